@@ -1,0 +1,1 @@
+"""What runs at every control tick: small enough, and with few enough dependencies, to install on a robot."""

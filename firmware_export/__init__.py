@@ -1,0 +1,1 @@
+"""From policy.onnx to C99 that a flight controller compiles."""

@@ -1,0 +1,1 @@
+"""Simulators, tasks, trainers and evaluation."""

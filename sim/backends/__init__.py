@@ -1,0 +1,1 @@
+"""Physics engines behind small interfaces: one module per engine."""

@@ -1,0 +1,1 @@
+"""The robots as the simulators see them."""

@@ -1,0 +1,1 @@
+"""What a policy senses, what it is asked to do and what it costs, for each kind of robot."""

@@ -1,0 +1,1 @@
+"""Trainers: policies out of simulators."""
