@@ -49,6 +49,9 @@ _f = np.float32
 ZERO, HALF, ONE, TWO = _f(0.0), _f(0.5), _f(1.0), _f(2.0)
 G, DT, DT2, DT6 = _f(GRAVITY), _f(TIME_STEP), _f(TIME_STEP / 2), _f(TIME_STEP / 6)
 device = nb.njit(fastmath=FASTMATH, error_model="numpy", forceinline=True)
+# Functions of whole blocks are compiled once each and called: inlined together they would take minutes to optimise, and LLVM's
+# vectoriser gives up on functions that large.
+block = nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True)
 # `cache` keeps the machine code between runs; kernels release the GIL.
 kernel = nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
 parallel_kernel = nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
@@ -324,7 +327,7 @@ def store14(a, i, v):
     store4(a, i + 10 * LANES, (v[10], v[11], v[12], v[13]))
 
 
-@device
+@block
 def advance(x, u, w, c, out):
     """One time step of one block (flat arrays of STATE, 4, WRENCH, PARAMS and STATE channels); `out` must not overlap the inputs."""
     for i in range(LANES):
@@ -333,7 +336,7 @@ def advance(x, u, w, c, out):
         store14(out, i + 3 * LANES, y)
 
 
-@device
+@block
 def advance_adjoint(x, u, w, c, after, g, gx, gu):
     """Adjoint of `advance`: from the gradient g of the state after to the gradients gx of the state and gu of the set points."""
     for i in range(LANES):

@@ -27,7 +27,7 @@ from sim.backends.quadrotor import (
     TWO,
     WRENCH,
     ZERO,
-    advance,
+    block,
     device,
     load3,
     load4,
@@ -243,7 +243,7 @@ def restart(x, a, s, rng, e, start, k):
             x[(i * STATE + c) * LANES + k] = v
 
 
-@device
+@block
 def exogenous(s, rng, e, ref, w):
     """Advance what does not depend on the flight by one step: write the reference (9) and the wrench (6) of this step."""
     for i in range(LANES):
@@ -291,7 +291,7 @@ def exogenous(s, rng, e, ref, w):
         s[AGE * LANES + i] = age + DT
 
 
-@device
+@block
 def sensor_noise(rng, noise):
     """Unit normal numbers for NOISES channels of one block."""
     for c in range(NOISES):
@@ -319,7 +319,7 @@ def delayed_quaternion(h, e, i):
     )
 
 
-@device
+@block
 def observe(h, ref, previous, e, noise, o):
     """The 22 observations of one block from the last HISTORY + 1 states, the reference and the previous action."""
     for i in range(LANES):
@@ -335,11 +335,10 @@ def observe(h, ref, previous, e, noise, o):
         store3(o, i + 3 * LANES, (r[0] + s * noise[3 * LANES + i], r[1] + s * noise[4 * LANES + i], r[2] + s * noise[5 * LANES + i]))
         store3(o, i + 6 * LANES, (r[3] + s * noise[6 * LANES + i], r[4] + s * noise[7 * LANES + i], r[5] + s * noise[8 * LANES + i]))
         store3(o, i + 9 * LANES, (r[6] + s * noise[9 * LANES + i], r[7] + s * noise[10 * LANES + i], r[8] + s * noise[11 * LANES + i]))
-    for i in range(LANES):
-        s = e[VELOCITY_NOISE * LANES + i]
-        for c in range(3):
+    for c in range(3):  # outside, because eleven taps times three would not unroll
+        for i in range(LANES):
             v = delayed(h, e, VELOCITY_TAPS, HISTORY + 1, 7 + c, i)
-            o[(12 + c) * LANES + i] = v - ref[(3 + c) * LANES + i] + s * noise[(12 + c) * LANES + i]
+            o[(12 + c) * LANES + i] = v - ref[(3 + c) * LANES + i] + e[VELOCITY_NOISE * LANES + i] * noise[(12 + c) * LANES + i]
     for i in range(LANES):
         s = e[GYRO_NOISE * LANES + i]
         for c in range(3):
@@ -349,7 +348,7 @@ def observe(h, ref, previous, e, noise, o):
         o[18 * LANES + i] = previous[i]
 
 
-@device
+@block
 def observe_adjoint(h, e, go, gs):
     """From the gradient of the observation (22) to that of the filtered signals (SENSED): what `sense_adjoint` spreads in time."""
     for i in range(LANES):
@@ -365,7 +364,7 @@ def observe_adjoint(h, e, go, gs):
         store3(gs, i + 10 * LANES, load3(go, i + 15 * LANES))
 
 
-@device
+@block
 def sense_adjoint(gs, e, gx):
     """Add to the gradient of the state at time t what the sensors deliver from it at t .. t + HISTORY (gs: those rows)."""
     for i in range(LANES):
@@ -392,7 +391,7 @@ def sense_adjoint(gs, e, gx):
             gx[(10 + c) * LANES + i] += v
 
 
-@device
+@block
 def set_point(actions, e, u):
     """Delayed motor set points in [0, 1] from the last ACTIONS + 1 actions (the current one last)."""
     for i in range(LANES):
@@ -403,7 +402,7 @@ def set_point(actions, e, u):
             u[c * LANES + i] = HALF + HALF * v
 
 
-@device
+@block
 def set_point_adjoint(gu, e, ga):
     """Add to the gradients of the last ACTIONS + 1 actions (the current one last) that of the motor set points."""
     for i in range(LANES):
@@ -424,7 +423,7 @@ def turn(r00, r01, r10, r11):
     return (c * _YAW + size * _YAW if c < _YAW else ONE), (ZERO if c >= _YAW else (sn if s >= ZERO else -sn))
 
 
-@device
+@block
 def preprocess(o, accelerated, x):
     """The network's input from an observation: turned about z, position and velocity error limited. The channel after the last
     one is set to one (it carries the bias of the first layer)."""
@@ -455,7 +454,7 @@ def preprocess(o, accelerated, x):
             x[22 * LANES + i] = ONE
 
 
-@device
+@block
 def preprocess_adjoint(o, gx, go):
     """Gradient of the observation (22) from that of the network's input; the turn itself is held constant."""
     for i in range(LANES):

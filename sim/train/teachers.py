@@ -11,11 +11,19 @@ reference's acceleration. It outputs tanh(skip o + MLP(o)), 48-32-32-4.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numba as nb
 import numpy as np
+from rich.table import Table
 
 from sim.backends.quadrotor import (
     DT,
@@ -30,19 +38,19 @@ from sim.backends.quadrotor import (
     ZERO,
     advance,
     advance_adjoint,
-    device,
-    from_blocks,
+    block,
+    kernel,
     load3,
     load4,
     rotation_matrix,
     rotation_matrix_adjoint,
-    step_batch,
-    step_batch_adjoint,
     store3,
     store4,
     to_blocks,
 )
-from sim.robots.quadrotors import Quadrotors
+from sim.robots.quadrotors import Preset, Quadrotors, sample
+from sim.run import Run, RunError, read_config, write_atomically, write_json
+from sim.run import progress as progress_bar
 from sim.tasks import quadrotor as task
 from sim.tasks.quadrotor import (
     ACTIONS,
@@ -61,9 +69,11 @@ from sim.tasks.quadrotor import (
     set_point_adjoint,
     turn,
 )
-from sim.train.networks import bias_gradient, clear, dense, dense_add, lane_sum, transpose, unpack_gradient, weight_gradient
+from sim.train.networks import aligned, bias_gradient, clear, dense, dense_add, dense_bias, lane_sum, transpose, unpack_gradient, weight_gradient
 
 INPUTS, HIDDEN = 48, 32  # 43 signals, a one, and padding
+# Sizes as types: see `sim/train/networks.py`.
+IN, MID, OUT, OUT_PADDED = (0,) * INPUTS, (0,) * HIDDEN, (0,) * 4, (0,) * 8
 SIGNALS = 43
 # Flat weights of one teacher.
 W1, W2, B2, W3, SKIP = 0, INPUTS * HIDDEN, HIDDEN * (INPUTS + HIDDEN), HIDDEN * (INPUTS + HIDDEN + 1), HIDDEN * (INPUTS + HIDDEN + 5)
@@ -81,7 +91,7 @@ _BOX_PENALTY, _RATE_PENALTY, _FOUR, _EIGHT = _f(4.0), _f(0.01), _f(4.0), _f(8.0)
 _BETA1, _BETA2, _EPSILON = _f(0.9), _f(0.99), _f(1e-8)
 
 
-@device
+@block
 def see(x, actions, ref, w, e, q, o):
     """A teacher's signals (INPUTS channels) of one block. `actions`: the last ACTIONS actions, newest last; q: SCALES."""
     ps, rs, fs, ts = q[0], q[1], q[2], q[3]
@@ -117,7 +127,7 @@ def see(x, actions, ref, w, e, q, o):
         store4(o, i + 39 * LANES, (a0 - t0, a1 - t1, a2 - t2, a3 - t3))
 
 
-@device
+@block
 def see_adjoint(x, ref, q, go, gx, ga):
     """Add the gradient of the signals to that of the state gx and of the last ACTIONS actions ga."""
     ps, rs = q[0], q[1]
@@ -160,7 +170,7 @@ def see_adjoint(x, ref, q, go, gx, ga):
         ga[(ACTIONS - 3) * 4 * LANES + i] += go[39 * LANES + i]
 
 
-@device
+@block
 def cost_adjoint(x, a, previous, ref, e, s, weight, gx, ga, gprevious):
     """Add the gradient of one step's cost: RAPTOR's reward with rounded kinks, and a penalty before its limits are reached."""
     for i in range(LANES):
@@ -194,53 +204,52 @@ def cost_adjoint(x, a, previous, ref, e, s, weight, gx, ga, gprevious):
         gprevious[i + 3 * LANES] -= n * l3
 
 
-@device
+@block
 def act(weights, o, h1, h2, a):
     """A teacher's action for one block; h1 and h2 keep the hidden activations."""
-    dense(weights[W1 : W1 + HIDDEN * INPUTS], o, h1, HIDDEN, INPUTS)
+    dense(weights[W1 : W1 + HIDDEN * INPUTS], o, h1, MID, IN)
     for i in range(HIDDEN * LANES):
         h1[i] = hyperbolic_tangent(h1[i])
-    for i in range(HIDDEN):
-        b = weights[B2 + i]
-        for k in range(LANES):
-            h2[i * LANES + k] = b
-    dense_add(weights[W2 : W2 + HIDDEN * HIDDEN], h1, h2, HIDDEN, HIDDEN)
+    dense_bias(weights[W2 : W2 + HIDDEN * HIDDEN], weights[B2 : B2 + HIDDEN], h1, h2, MID, MID)
     for i in range(HIDDEN * LANES):
         h2[i] = hyperbolic_tangent(h2[i])
-    dense(weights[W3 : W3 + 4 * HIDDEN], h2, a, 4, HIDDEN)
-    dense_add(weights[SKIP : SKIP + 4 * INPUTS], o, a, 4, INPUTS)
+    dense(weights[W3 : W3 + 4 * HIDDEN], h2, a, OUT, MID)
+    dense_add(weights[SKIP : SKIP + 4 * INPUTS], o, a, OUT, IN)
     for i in range(4 * LANES):
         a[i] = hyperbolic_tangent(a[i])
 
 
-@nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
-def improve(weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, window, life, discount, share_dead):
-    """Several updates of every teacher (prange over blocks; everything in place).
+@kernel
+def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, window, life, discount, share_dead):
+    """Several updates of the teachers in `which`, one after the other (everything in place; threads take different teachers).
 
     weights, m, v: (teachers, WEIGHTS) and Adam's moments; step: updates so far; x: (teachers, HISTORY+1, STATE, LANES) flat per
     teacher, a: (teachers, ACTIONS, 4, LANES), s: (teachers, EPISODE, LANES), rng: (teachers, LANES) uint32; c, e: parameters and
     environment (teachers, PARAMS | ENVIRONMENT, LANES); q: (teachers, SCALES); schedule: (updates, 2) learning rate and adjoint
     limit; window: steps per update; life: length of an episode [s]; discount: of rewards and of the adjoint; share_dead: (teachers,) out, moving share of lanes that broke a limit.
     """
-    for b in nb.prange(weights.shape[0]):
-        wb, eb, cb, sb, rb, qb = weights[b], e[b], c[b], s[b], rng[b], q[b]
-        xs = np.zeros((HISTORY + 1 + window) * STATE * LANES, dtype=np.float32)
-        acts = np.zeros((ACTIONS + window) * 4 * LANES, dtype=np.float32)
-        refs = np.zeros(window * REFERENCE * LANES, dtype=np.float32)
-        ws = np.zeros(window * WRENCH * LANES, dtype=np.float32)
-        us = np.zeros(window * 4 * LANES, dtype=np.float32)
-        os = np.zeros(window * INPUTS * LANES, dtype=np.float32)
-        h1s = np.zeros(window * HIDDEN * LANES, dtype=np.float32)
-        h2s = np.zeros(window * HIDDEN * LANES, dtype=np.float32)
-        gas = np.zeros((ACTIONS + window) * 4 * LANES, dtype=np.float32)
-        gx, gn, gu = np.zeros(STATE * LANES, np.float32), np.zeros(STATE * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-        go, g1, g2 = np.zeros(INPUTS * LANES, np.float32), np.zeros(HIDDEN * LANES, np.float32), np.zeros(HIDDEN * LANES, np.float32)
-        w1t, w2t = np.zeros(INPUTS * HIDDEN, np.float32), np.zeros(HIDDEN * HIDDEN, np.float32)
-        w3t, skipt = np.zeros(HIDDEN * 8, np.float32), np.zeros(INPUTS * 8, np.float32)
-        dz = np.zeros(8 * LANES, np.float32)  # padded to CHUNK inputs
-        gw1, gw2 = np.zeros(INPUTS * HIDDEN, np.float32), np.zeros(HIDDEN * HIDDEN, np.float32)
-        gb2, gw3, gskip = np.zeros(HIDDEN * LANES, np.float32), np.zeros(4 * HIDDEN, np.float32), np.zeros(4 * INPUTS, np.float32)
-        grad, scratch = np.zeros(WEIGHTS, np.float32), np.zeros(LANES * LANES, np.float32)
+    xs = aligned((HISTORY + 1 + window) * STATE * LANES)
+    acts = aligned((ACTIONS + window) * 4 * LANES)
+    refs = aligned(window * REFERENCE * LANES)
+    ws = aligned(window * WRENCH * LANES)
+    us = aligned(window * 4 * LANES)
+    os = aligned(window * INPUTS * LANES)
+    h1s = aligned(window * HIDDEN * LANES)
+    h2s = aligned(window * HIDDEN * LANES)
+    gas = aligned((ACTIONS + window) * 4 * LANES)
+    gx, gn, gu = aligned(STATE * LANES), aligned(STATE * LANES), aligned(4 * LANES)
+    go, g1, g2 = aligned(INPUTS * LANES), aligned(HIDDEN * LANES), aligned(HIDDEN * LANES)
+    w1t, w2t = aligned(INPUTS * HIDDEN), aligned(HIDDEN * HIDDEN)
+    w3t, skipt = aligned(HIDDEN * 8), aligned(INPUTS * 8)
+    dz = aligned(8 * LANES)  # padded to CHUNK inputs
+    gw1, gw2 = aligned(INPUTS * HIDDEN), aligned(HIDDEN * HIDDEN)
+    gb2, gw3, gskip = aligned(HIDDEN * LANES), aligned(4 * HIDDEN), aligned(4 * INPUTS)
+    grad, scratch = aligned(WEIGHTS), aligned(LANES * LANES)
+    eb, cb = aligned(ENVIRONMENT * LANES), aligned(PARAMS * LANES)
+    for b in which:
+        wb, sb, rb, qb = weights[b], s[b], rng[b], q[b]
+        eb[:] = e[b]
+        cb[:] = c[b]
         xs[: (HISTORY + 1) * STATE * LANES] = x[b]
         acts[: ACTIONS * 4 * LANES] = a[b]
         for update in range(schedule.shape[0]):
@@ -314,20 +323,20 @@ def improve(weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, window,
                 cost_adjoint(xt, at, before, rt, eb, sb, weight, gx, gat, gabefore)
                 for i in range(4 * LANES):
                     dz[i] = gat[i] * (ONE - at[i] * at[i])
-                dense(w3t, dz, g2, HIDDEN, 8)
+                dense(w3t, dz, g2, MID, OUT_PADDED)
                 for i in range(HIDDEN * LANES):
                     g2[i] *= ONE - h2[i] * h2[i]
-                dense(w2t, g2, g1, HIDDEN, HIDDEN)
+                dense(w2t, g2, g1, MID, MID)
                 for i in range(HIDDEN * LANES):
                     g1[i] *= ONE - h1[i] * h1[i]
-                dense(w1t, g1, go, INPUTS, HIDDEN)
-                dense_add(skipt, dz, go, INPUTS, 8)
+                dense(w1t, g1, go, IN, MID)
+                dense_add(skipt, dz, go, IN, OUT_PADDED)
                 see_adjoint(xt, rt, qb, go, gx, gas[t * 4 * LANES : (ACTIONS + t) * 4 * LANES])
-                weight_gradient(dz, h2, gw3, scratch, 4, HIDDEN)
-                weight_gradient(dz, ot, gskip, scratch, 4, INPUTS)
-                weight_gradient(g2, h1, gw2, scratch, HIDDEN, HIDDEN)
+                weight_gradient(dz, h2, gw3, scratch, OUT, MID)
+                weight_gradient(dz, ot, gskip, scratch, OUT, IN)
+                weight_gradient(g2, h1, gw2, scratch, MID, MID)
                 bias_gradient(g2, gb2, HIDDEN)
-                weight_gradient(g1, ot, gw1, scratch, HIDDEN, INPUTS)
+                weight_gradient(g1, ot, gw1, scratch, MID, IN)
             unpack_gradient(gw1, grad[W1 : W1 + HIDDEN * INPUTS], HIDDEN, INPUTS, INPUTS)
             unpack_gradient(gw2, grad[W2 : W2 + HIDDEN * HIDDEN], HIDDEN, HIDDEN, HIDDEN)
             lane_sum(gb2, grad[B2 : B2 + HIDDEN], HIDDEN)
@@ -352,18 +361,18 @@ def improve(weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, window,
         a[b] = acts[: ACTIONS * 4 * LANES]
 
 
-@nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
-def judge(weights, x, a, s, rng, c, e, q, start, steps, result):
+@kernel
+def judge(which, weights, x, a, s, rng, c, e, q, start, steps, result):
     """Fly one episode per lane under RAPTOR's rules (sections 1.7 and 1.8 of its code's description), arrays as in `improve`.
 
     result (teachers, LANES, 4): survived, return, mean distance over the last second [m], steps flown."""
-    for b in nb.prange(weights.shape[0]):
+    out = aligned(STATE * LANES)
+    ref, w, u = aligned(REFERENCE * LANES), aligned(WRENCH * LANES), aligned(4 * LANES)
+    o, h1, h2 = aligned(INPUTS * LANES), aligned(HIDDEN * LANES), aligned(HIDDEN * LANES)
+    acts = aligned((ACTIONS + 1) * 4 * LANES)
+    for b in which:
         wb, eb, cb, sb, rb, qb = weights[b], e[b], c[b], s[b], rng[b], q[b]
         xb, ab = x[b], a[b]
-        out = np.zeros(STATE * LANES, np.float32)
-        ref, w, u = np.zeros(REFERENCE * LANES, np.float32), np.zeros(WRENCH * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-        o, h1, h2 = np.zeros(INPUTS * LANES, np.float32), np.zeros(HIDDEN * LANES, np.float32), np.zeros(HIDDEN * LANES, np.float32)
-        acts = np.zeros((ACTIONS + 1) * 4 * LANES, np.float32)
         for i in range(LANES):
             restart(xb, ab, sb, rb, eb, start, i)
             for k in range(4):
@@ -400,6 +409,18 @@ def judge(weights, x, a, s, rng, c, e, q, start, steps, result):
             acts[: ACTIONS * 4 * LANES] = acts[4 * LANES :].copy()
 
 
+@kernel
+def linearise(x, u, w, c, g, gx, gu):
+    """One time step of blocks and its adjoint: rows of the Jacobian, selected by the gradients g of the state after."""
+    after, gxb, gub = aligned(STATE * LANES), aligned(STATE * LANES), aligned(4 * LANES)
+    for b in range(len(x)):
+        advance(x[b], u[b], w[b], c[b], after)
+        for row in range(len(g)):
+            advance_adjoint(x[b], u[b], w[b], c[b], after, g[row], gxb, gub)
+            gx[b, row] = gxb
+            gu[b, row] = gub
+
+
 def regulator(quads: Quadrotors, c: np.ndarray, e: np.ndarray, q: np.ndarray, action_cost: float = 0.3) -> np.ndarray:
     """Skip weights (teachers, 4, INPUTS) that make each teacher its quadrotor's linear-quadratic regulator at hover.
 
@@ -410,17 +431,16 @@ def regulator(quads: Quadrotors, c: np.ndarray, e: np.ndarray, q: np.ndarray, ac
     trim = quads.trim()
     state = np.zeros((n, STATE))
     state[:, 3], state[:, 13:] = 1.0, trim
-    flat = [to_blocks(z).reshape(-1) for z in (state, trim, np.zeros((n, WRENCH)), quads.parameters())]
-    after, gx, gu = np.zeros_like(flat[0]), np.zeros_like(flat[0]), np.zeros_like(flat[1])
-    step_batch(*flat, after)
     rows = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
-    jx, ju = np.zeros((n, 16, 16)), np.zeros((n, 16, 4))
-    for i, row in enumerate(rows):
-        g = np.zeros((n, STATE))
-        g[:, row] = 1.0
-        step_batch_adjoint(*flat, after, to_blocks(g).reshape(-1), gx, gu)
-        jx[:, i] = from_blocks(gx.reshape(-1, STATE, LANES), n)[:, rows]
-        ju[:, i] = from_blocks(gu.reshape(-1, 4, LANES), n) / 2
+    arrays = [to_blocks(z) for z in (state, trim, np.zeros((n, WRENCH)), quads.parameters())]
+    g = np.zeros((len(rows), STATE, LANES), np.float32)
+    g[np.arange(len(rows)), rows] = 1.0
+    gx = np.zeros((len(arrays[0]), len(rows), STATE, LANES), np.float32)
+    gu = np.zeros((len(arrays[0]), len(rows), 4, LANES), np.float32)
+    flat = [z.reshape(len(z), -1) for z in (*arrays, g)]
+    linearise(*flat, gx.reshape(*gx.shape[:2], -1), gu.reshape(*gu.shape[:2], -1))
+    jx = gx[:, :, rows].transpose(0, 3, 1, 2).reshape(-1, len(rows), len(rows))[:n].astype(float)
+    ju = gu.transpose(0, 3, 1, 2).reshape(-1, len(rows), 4)[:n].astype(float) / 2
     taps = e[:, task.ACTION_TAPS : task.ACTION_TAPS + 4, None]
     a, b = np.zeros((n, nx, nx)), np.zeros((n, nx, 4))
     a[:, :16, :16] = jx
@@ -456,13 +476,17 @@ def regulator(quads: Quadrotors, c: np.ndarray, e: np.ndarray, q: np.ndarray, ac
 class TeacherConfig:
     """How the teachers are trained."""
 
-    updates: int = 200
-    """Updates of every teacher."""
-    window: int = 100
+    count: int = 1000
+    """Quadrotors to sample; each gets its own teacher."""
+    preset: Preset = "standard"
+    """Distribution of the quadrotors."""
+    updates: int = 400
+    """Updates of every teacher before the first judgement."""
+    window: int = 150
     """Steps per update and flight; sixteen flights per teacher."""
     life: float = 2.0
     """Length of an episode [s]."""
-    rate: float = 4e-2
+    rate: float = 2e-2
     """Largest learning rate of Adam."""
     discount: float = 0.99
     """Per step, of the reward; the adjoint fades by the same factor."""
@@ -472,82 +496,362 @@ class TeacherConfig:
     """The same after 80 % of the updates."""
     tilt: float = math.pi / 2
     """Largest tilt of ordinary starts [rad]."""
+    extra: float = 0.5
+    """Further updates for the teachers that lag, as a share of all updates so far (a count, not a time, so that a run repeats)."""
+    rounds: int = 3
+    """Rounds of further training at most; each is as long as the first training."""
+    extra_rate: float = 0.5
+    """Largest learning rate of such a round, as a share of `rate`."""
+    judged: int = 128
+    """Episodes per teacher, from each kind of start, in every judgement."""
     seed: int = 0
-    """Seed of networks, starts and disturbances."""
+    """Seed of quadrotors, networks, starts, disturbances and judgements."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "updates", "window", "judged"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is needed")
+        for name in ("extra", "rounds", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least 0 is needed")
+        for name in ("life", "rate", "limit_start", "limit_end", "extra_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: a finite number above 0 is needed")
 
 
 def start_distribution(tilt: float = math.pi / 2, **shares: float) -> np.ndarray:
     """The array that `restart` reads. Shares not given are zero; speed and rate are RAPTOR's, a tenth of the starts is at rest."""
-    values = dict.fromkeys(task.START, 0.0) | {"rest": 0.1, "tilt": tilt, "speed": 1.0, "rate": 1.0, "figure_scale": 1.0} | shares
+    values = dict.fromkeys(task.START, 0.0) | {"rest": 0.1, "tilt": tilt, "speed": 1.0, "rate": 1.0, "figure_scale": 1.0}
     unknown = set(shares) - set(task.START)
     if unknown:
-        raise ValueError(f"start distribution: {', '.join(sorted(unknown))} is not known: allowed are {', '.join(task.START)}")
+        names = ", ".join(sorted(unknown))
+        raise ValueError(f"start distribution: {names} is not known: allowed are {', '.join(task.START)}")
+    values |= shares
     return np.array([values[k] for k in task.START], dtype=np.float32)
+
+
+# A figure eight in units of the box stays below 1 m/s along each axis even for the largest quadrotors.
+TRAINING_SHARES = {
+    "any_attitude": 0.1,
+    "figure": 0.15,
+    "figure_scale": -0.1,
+    "langevin": 0.4,
+    "inverted": 0.05,
+    "yaw": 0.05,
+    "far": 0.05,
+}
+JUDGED_STARTS = {
+    "1 rad": start_distribution(1.0, langevin=0.5),
+    "90 degrees": start_distribution(math.pi / 2, langevin=0.5),
+}
+FLIGHT = ("weights", "m", "v", "step", "x", "a", "s", "rng", "dead")  # all that changes in training
+SURVIVED, RETURN, DISTANCE = 0, 1, 2
 
 
 class Teachers:
     """The batch: networks, optimiser and flights of all teachers, in the memory layout that the kernels want."""
 
-    def __init__(self, quads: Quadrotors, config: TeacherConfig):
+    def __init__(self, quads: Quadrotors, config: TeacherConfig, weights: np.ndarray | None = None):
+        """New teachers, or trained ones if their weights (teachers, WEIGHTS) are given."""
         self.quads, self.config, n = quads, config, len(quads)
-        rng = np.random.default_rng(config.seed)
-        repeat = lambda z: np.ascontiguousarray(np.repeat(z[:, :, None], LANES, 2).reshape(n, -1), dtype=np.float32)  # noqa: E731
+        rng = np.random.default_rng([config.seed, 0])
         environment = quads.environment()
-        self.c, self.e = repeat(quads.parameters()), repeat(environment)
-        self.q = np.stack(
-            [
-                1 / environment[:, task.SPAWN],
-                4 / np.sqrt(quads.torque_to_inertia),
-                1 / (quads.force_std + quads.gust_std + 0.3),
-                4 / quads.torque_to_inertia,
-            ],
-            1,
-        ).astype(np.float32)
-        weights = np.zeros((n, WEIGHTS))
-        weights[:, W1:W2] = (rng.normal(size=(n, HIDDEN, INPUTS)) * (np.arange(INPUTS) <= SIGNALS) / math.sqrt(SIGNALS)).reshape(n, -1)
-        weights[:, W2:B2] = rng.normal(size=(n, HIDDEN * HIDDEN)) / math.sqrt(HIDDEN)
-        weights[:, W3:SKIP] = rng.normal(size=(n, 4 * HIDDEN)) * 0.01 / math.sqrt(HIDDEN)
-        weights[:, SKIP:] = regulator(quads, self.c, environment, self.q).reshape(n, -1)
-        self.weights = weights.astype(np.float32)
+        self.c, self.e = _repeat(quads.parameters()), _repeat(environment)
+        columns = [
+            1 / environment[:, task.SPAWN],
+            4 / np.sqrt(quads.torque_to_inertia),
+            1 / (quads.force_std + quads.gust_std + 0.3),
+            4 / quads.torque_to_inertia,
+        ]
+        self.q = np.stack(columns, 1).astype(np.float32)
+        self.weights = self._beginners(environment, rng) if weights is None else weights
         self.m, self.v = np.zeros_like(self.weights), np.zeros_like(self.weights)
         self.step = np.zeros(n, np.int64)
-        self.x = np.zeros((n, (HISTORY + 1) * STATE * LANES), np.float32)
+        self.x = np.full((n, (HISTORY + 1) * STATE * LANES), np.nan, np.float32)  # not a flight yet: all begin anew
         self.a = np.zeros((n, ACTIONS * 4 * LANES), np.float32)
         self.s = np.zeros((n, EPISODE * LANES), np.float32)
-        # Ages are spread, so that restarts are; the state is not a flight yet, so all begin anew.
-        self.x[:] = np.nan
         self.rng = rng.integers(0, 2**32, (n, LANES), dtype=np.uint32)
         self.dead = np.zeros(n, np.float32)
 
-    def train(self, schedule: np.ndarray, start: np.ndarray, which: np.ndarray | None = None) -> None:
-        """Run the updates of `schedule` (updates, 2: learning rate, adjoint limit) on all teachers or on those in `which`."""
-        i = np.arange(len(self.quads)) if which is None else which
-        arrays = [z[i] for z in (self.weights, self.m, self.v, self.step, self.x, self.a, self.s, self.rng)]
-        dead = self.dead[i]
-        life = np.float32(self.config.life)
-        window = self.config.window
-        limits = schedule * np.array([1.0, 1.0 / (window * LANES)])
-        improve(*arrays, self.c[i], self.e[i], self.q[i], start, limits.astype(np.float32), window, life, np.float32(self.config.discount), dead)
-        for target, value in zip((self.weights, self.m, self.v, self.step, self.x, self.a, self.s, self.rng), arrays, strict=True):
-            target[i] = value
-        self.dead[i] = dead
-
-    def judge(self, start: np.ndarray, episodes: int, seed: int, steps: int = 500) -> np.ndarray:
-        """RAPTOR's score of every teacher on its own quadrotor: (teachers, episodes, 4) survived, return, distance [m], steps."""
+    def _beginners(self, environment: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         n = len(self.quads)
+        weights = np.zeros((n, WEIGHTS))
+        first = rng.normal(size=(n, HIDDEN, INPUTS)) * (np.arange(INPUTS) <= SIGNALS) / math.sqrt(SIGNALS)
+        weights[:, W1:W2] = first.reshape(n, -1)
+        weights[:, W2:B2] = rng.normal(size=(n, HIDDEN * HIDDEN)) / math.sqrt(HIDDEN)
+        weights[:, W3:SKIP] = rng.normal(size=(n, 4 * HIDDEN)) * 0.01 / math.sqrt(HIDDEN)
+        weights[:, SKIP:] = regulator(self.quads, self.c, environment, self.q).reshape(n, -1)
+        return weights.astype(np.float32)
+
+    def train(
+        self,
+        schedule: np.ndarray,
+        start: np.ndarray,
+        which: np.ndarray | None = None,
+        tick: Callable[[int], object] = lambda done: None,
+    ) -> None:
+        """Run the updates of `schedule` (updates, 2: learning rate, adjoint limit) on all teachers or on those in `which`.
+
+        `tick` is called with the number of teachers done. Raises ValueError where a weight or state is not finite."""
+        i = np.arange(len(self.quads)) if which is None else which
+        limits = (schedule * np.array([1.0, 1.0 / (self.config.window * LANES)])).astype(np.float32)
+        life, discount = np.float32(self.config.life), np.float32(self.config.discount)
+        state = (self.weights, self.m, self.v, self.step, self.x, self.a, self.s, self.rng, self.c, self.e, self.q)
+        rest = (start, limits, self.config.window, life, discount, self.dead)
+        in_threads(lambda part: improve(part, *state, *rest), i, tick)
+        for name, values in (("weight", self.weights[i]), ("state", self.x[i])):
+            bad = ~np.isfinite(values).all(axis=1)
+            if bad.any():
+                raise ValueError(f"teacher {i[bad][0]}: a {name} is not finite after {self.step[i[bad][0]]} updates")
+
+    def judge(
+        self, start: np.ndarray, episodes: int, seed: int | list[int], which: np.ndarray | None = None, steps: int = 500
+    ) -> np.ndarray:
+        """RAPTOR's score on each teacher's own quadrotor: (teachers, episodes, 4) survived, return, distance [m], steps.
+
+        A teacher meets the same episodes whoever else is judged. Raises ValueError where a return is not finite."""
+        n = len(self.quads)
+        i = np.arange(n) if which is None else which
         rng = np.random.default_rng(seed).integers(0, 2**32, (n, LANES), dtype=np.uint32)
         x, a, s = np.zeros_like(self.x), np.zeros_like(self.a), np.zeros_like(self.s)
-        results = []
-        for _ in range(-(-episodes // LANES)):
-            result = np.zeros((n, LANES, 4), np.float32)
-            judge(self.weights, x, a, s, rng, self.c, self.e, self.q, start, steps, result)
-            results.append(result)
-        return np.concatenate(results, 1)[:, :episodes]
+        results = np.zeros((-(-episodes // LANES), n, LANES, 4), np.float32)
+
+        def fly(part: np.ndarray) -> None:
+            for result in results:
+                judge(part, self.weights, x, a, s, rng, self.c, self.e, self.q, start, steps, result)
+
+        in_threads(fly, i)
+        scores = np.concatenate(results, 1)[i, :episodes]
+        bad = ~np.isfinite(scores).all(axis=(1, 2))
+        if bad.any():
+            raise ValueError(f"teacher {i[bad][0]}: the return of an episode is not finite")
+        return scores
+
+    def save(self, path: Path) -> None:
+        """Write the weights to one npz file, atomically."""
+        write_atomically(path, lambda file: np.savez(file, allow_pickle=False, weights=self.weights))
 
 
-def schedule(config: TeacherConfig, first: int, count: int, total: int) -> np.ndarray:
-    """Learning rate (cosine) and adjoint limit (tight, then relaxed geometrically until 80 %) of updates first .. first+count."""
+def _repeat(columns: np.ndarray) -> np.ndarray:
+    """(n, channels) to (n, channels * LANES): the same for all lanes."""
+    return np.ascontiguousarray(np.repeat(columns[:, :, None], LANES, 2).reshape(len(columns), -1), dtype=np.float32)
+
+
+def load_teachers(folder: Path) -> Teachers:
+    """The trained teachers of a run folder, with their quadrotors.
+
+    Raises RunError where the folder is no finished run of this kind, ValueError where its files do not fit together."""
+    content = read_config(folder, KIND)
+    path = folder / "teachers.npz"
+    if not path.exists():
+        raise RunError(f"{folder}: its training is not finished; `sim resume {folder}` goes on with it")
+    quads, _ = Quadrotors.load(folder / "quadrotors.npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            weights = file["weights"]
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise RunError(f"{path}: not a file of teachers ({error})") from error
+    if weights.shape != (len(quads), WEIGHTS) or weights.dtype != np.float32:
+        needed = f"float32 {(len(quads), WEIGHTS)}"
+        raise RunError(f"{path}: the weights are {weights.dtype} {weights.shape}; {len(quads)} quadrotors need {needed}")
+    if not np.isfinite(weights).all():
+        raise RunError(f"{path}: a weight of teacher {np.flatnonzero(~np.isfinite(weights).all(1))[0]} is not finite")
+    return Teachers(quads, TeacherConfig(**content["config"]), weights)
+
+
+def schedule(config: TeacherConfig, first: int, count: int, total: int, rate: float | None = None) -> np.ndarray:
+    """Learning rate (cosine) and adjoint limit (tight, then relaxed until 80 %) of updates first .. first+count."""
     progress = np.arange(first, first + count) / total
-    rate = config.rate * (0.5 + 0.5 * np.cos(np.pi * progress) + 0.02)
+    rates = (config.rate if rate is None else rate) * (0.5 + 0.5 * np.cos(np.pi * progress) + 0.02)
     x = np.clip((progress - 0.3) / 0.5, 0, 1)
-    return np.stack([rate, config.limit_start ** (1 - x) * config.limit_end**x], 1)
+    return np.stack([rates, config.limit_start ** (1 - x) * config.limit_end**x], 1)
+
+
+KIND = "quad-teachers"
+CALL = 10  # updates per call of the kernel: a teacher's memory stays in the cache meanwhile
+CURVE_TEACHERS, CURVE_EPISODES, CURVE_POINTS = 128, 16, 10  # the learning curve in metrics.jsonl
+NEIGHBOURS = 24  # comparable quadrotors
+DEAD_BAR, RETURN_BAR = 0.005, 10.0  # a teacher lags if more of its episodes end, or if it returns this much less than comparable ones
+LOST = 0.5  # below this share of survivors a teacher begins anew instead of going on
+AUTHORITY_BINS = (40, 80, 160, 400, 1200)  # torque to inertia [rad/s^2]
+PUBLISHED = {"terminated": 0.0044, "return": 649.0, "core_hours": 517.0}  # RAPTOR's 1000 teachers by SAC, from up to 1 rad
+
+
+def train_teachers(run: Run, config: TeacherConfig) -> Teachers:
+    """Train, judge, train those again that lag, judge anew with other seeds, save. Goes on where the run's checkpoint is."""
+    begun = time.process_time()
+    restored = run.restore()
+    path = run.folder / "quadrotors.npz"
+    if restored is None:
+        quads = sample(config.preset, config.count, config.seed)
+        quads.save(path, preset=config.preset, seed=config.seed)
+        teachers = Teachers(quads, config)
+        progress: dict[str, Any] = {"round": 0, "update": 0, "budget": int(config.extra * config.count * config.updates)}
+        kept = {"best": teachers.weights.copy(), "which": np.arange(config.count)}
+    else:
+        progress, arrays = restored
+        teachers = Teachers(Quadrotors.load(path)[0], config, arrays["weights"])
+        for name in FLIGHT:
+            setattr(teachers, name, arrays[name])
+        kept = {name: arrays[name] for name in ("best", "which")}
+    compile_kernels(teachers)
+    run.exclude(time.process_time() - begun)
+    run.log(event="started" if restored is None else "resumed", **progress, compile_core_seconds=time.process_time() - begun)
+
+    def checkpoint() -> None:
+        run.checkpoint(progress, {name: getattr(teachers, name) for name in FLIGHT} | kept)
+
+    checkpoint()
+    while True:
+        _round(run, config, teachers, progress, kept["which"], checkpoint)
+        # The better of before and after, both judged on episodes that neither has met.
+        which, trained = kept["which"], teachers.weights.copy()
+        seed = [config.seed, 1, progress["round"]]
+        if progress["round"] > 0:
+            score = _score(teachers, config, seed, which)
+            teachers.weights = kept["best"].copy()
+            before = _score(teachers, config, seed, which)
+            better = which[score[2] > before[2]]
+            run.log(event="round", round=progress["round"], teachers=len(which), improved=len(better))
+            kept["best"][better] = trained[better]
+        else:
+            kept["best"] = trained
+        teachers.weights = kept["best"].copy()
+        if progress["round"] >= config.rounds:
+            break
+        progress["round"] += 1
+        progress["update"] = 0
+        survived, returned, total = _score(teachers, config, [config.seed, 2, progress["round"]])
+        expected = comparable(teachers.quads, returned)
+        lag = np.flatnonzero((survived < 1 - DEAD_BAR) | (returned < expected - RETURN_BAR))
+        lag = lag[np.argsort((total - expected)[lag], kind="stable")][: progress["budget"] // config.updates]
+        if not len(lag):
+            break
+        progress["budget"] -= len(lag) * config.updates
+        kept["which"] = lag = np.sort(lag)
+        teachers.m[lag], teachers.v[lag], teachers.step[lag], teachers.x[lag] = 0, 0, 0, np.nan
+        lost = lag[survived[lag] < LOST]
+        if len(lost):
+            fresh = Teachers(teachers.quads[lost], dataclasses.replace(config, seed=config.seed + 1000 + progress["round"]))
+            teachers.weights[lost] = fresh.weights
+        checkpoint()
+    write_json(run.folder / "metrics" / "summary.json", summarise(run, teachers))
+    teachers.save(run.folder / "teachers.npz")
+    run.log(event="finished", core_seconds=run.core_seconds)
+    return teachers
+
+
+def _round(
+    run: Run, config: TeacherConfig, teachers: Teachers, progress: dict, which: np.ndarray, checkpoint: Callable[[], None]
+) -> None:
+    """The updates of one round that are still missing, with checkpoints, a progress bar and points of the learning curve."""
+    start = start_distribution(config.tilt, **TRAINING_SHARES)
+    peak = config.rate * (config.extra_rate if progress["round"] else 1.0)
+    title = f"round {progress['round']}: {len(which)} teachers" if progress["round"] else f"{len(which)} teachers"
+    curve = which[:: max(1, len(which) // CURVE_TEACHERS)]
+    total = config.updates
+    with progress_bar(title, total * len(which), progress["update"] * len(which), "updates") as show:
+        while progress["update"] < total:
+            first = progress["update"]
+            count = min(CALL, total - first)
+            plan = schedule(config, first, count, total, peak)
+            teachers.train(plan, start, which, lambda done: show(first * len(which) + done * count))
+            progress["update"] = first + count
+            point = (first + count) * CURVE_POINTS // total > first * CURVE_POINTS // total
+            values = {"updates": first + count, "rate": plan[-1, 0], "limit": plan[-1, 1], "broken": teachers.dead[which].mean()}
+            if point:
+                score = teachers.judge(JUDGED_STARTS["1 rad"], CURVE_EPISODES, [config.seed, 4], curve).mean(axis=(0, 1))
+                values |= {"terminated": 1 - score[SURVIVED], "return": score[RETURN], "distance": score[DISTANCE]}
+            run.log(round=progress["round"], **{k: float(v) for k, v in values.items()}, core_seconds=run.core_seconds)
+            if run.due:
+                checkpoint()
+
+
+def _score(
+    teachers: Teachers, config: TeacherConfig, seed: list[int], which: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Survival and return from up to 1 rad, and the mean return from all judged starts, of each teacher."""
+    scores = [teachers.judge(start, config.judged, seed, which).astype(float).mean(1) for start in JUDGED_STARTS.values()]
+    return scores[0][:, SURVIVED], scores[0][:, RETURN], np.mean([z[:, RETURN] for z in scores], axis=0)
+
+
+def comparable(quads: Quadrotors, values: np.ndarray) -> np.ndarray:
+    """Median of the values of the most similar other quadrotors: alike in agility, lift, motor lag and disturbance."""
+    columns = (quads.torque_to_inertia, quads.thrust_to_weight, quads.tau_rise, quads.tau_fall, 0.1 + quads.force_std)
+    z = np.log(np.stack([*columns, 0.1 + quads.gust_std, 0.005 + quads.action_delay], 1))
+    z = (z - z.mean(0)) / (z.std(0) + 1e-9)
+    if len(quads) == 1:
+        return values.copy()
+    distance = ((z[:, None] - z[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(quads) - 1)]
+    return np.median(values[nearest], axis=1)
+
+
+def summarise(run: Run, teachers: Teachers) -> dict[str, Any]:
+    """The final judgement, with a seed of its own: for each kind of start terminated share, return, worst teacher, bins."""
+    config = teachers.config
+    agility = teachers.quads.torque_to_inertia
+    result: dict[str, Any] = {"teachers": len(teachers.quads), "episodes": config.judged, "preset": config.preset, "seed": config.seed}
+    for name, start in JUDGED_STARTS.items():
+        scores = teachers.judge(start, config.judged, [config.seed, 3]).astype(float)
+        survived, returned = scores[:, :, SURVIVED].mean(1), scores[:, :, RETURN].mean(1)
+        worst = int(np.argmin(returned))
+        bins = {}
+        for low, high in itertools.pairwise(AUTHORITY_BINS):
+            inside = (agility >= low) & (agility < high)
+            if inside.any():
+                bins[f"{low} to {high}"] = {
+                    "teachers": int(inside.sum()),
+                    "terminated": float(1 - survived[inside].mean()),
+                    "return": float(returned[inside].mean()),
+                }
+        result[name] = {
+            "terminated": float(1 - survived.mean()),
+            "return": float(returned.mean()),
+            "distance": float(scores[:, :, DISTANCE][scores[:, :, SURVIVED] > 0].mean()) if survived.any() else None,
+            "lagging": float(np.mean(survived < 1 - DEAD_BAR)),
+            "worst": {"teacher": worst, "terminated": float(1 - survived[worst]), "return": float(returned[worst])},
+            "torque_to_inertia": bins,
+        }
+    return result | {"core_seconds": run.core_seconds, "published": PUBLISHED}
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """What `summarise` found, beside the published figures."""
+    table = Table(title=f"{summary['teachers']} teachers, {summary['episodes']} episodes each, preset {summary['preset']}")
+    for header in ("", *JUDGED_STARTS, "published, 1 rad"):
+        table.add_column(header, justify="left" if not header else "right")
+    starts = [summary[name] for name in JUDGED_STARTS]
+    hours, published = summary["core_seconds"] / 3600, summary["published"]
+    table.add_row("episodes terminated", *(f"{s['terminated']:.2%}" for s in starts), f"{published['terminated']:.2%}")
+    table.add_row("mean return", *(f"{s['return']:.1f}" for s in starts), f"{published['return']:.0f}")
+    table.add_row("worst teacher's return", *(f"{s['worst']['return']:.0f}" for s in starts), "")
+    table.add_row("teachers that lose more than 1 in 200", *(f"{s['lagging']:.1%}" for s in starts), "")
+    for name in starts[0]["torque_to_inertia"]:
+        shares = (f"{s['torque_to_inertia'][name]['terminated']:.2%}" for s in starts)
+        table.add_row(f"terminated, torque to inertia {name}", *shares, "")
+    scaled = published["core_hours"] * summary["teachers"] / 1000
+    table.add_row("core-hours", f"{hours:.3f}", "", f"about {scaled:.3g} (SAC)")
+    return table
+
+
+def compile_kernels(teachers: Teachers) -> None:
+    """Compile what training needs (or load it from the cache) without any work."""
+    teachers.train(np.zeros((0, 2)), JUDGED_STARTS["1 rad"], np.zeros(0, np.int64))
+    teachers.judge(JUDGED_STARTS["1 rad"], 1, 0, np.zeros(0, np.int64), steps=0)
+
+
+def in_threads(work: Callable[[np.ndarray], object], items: np.ndarray, tick: Callable[[int], object] = lambda done: None) -> None:
+    """Share items out to as many threads as numba may use; `work` releases the GIL. An interrupt stops after the parts in work."""
+    threads = nb.get_num_threads()
+    parts = np.array_split(items, max(1, min(len(items), max(4 * threads, len(items) // 8))))
+    done = 0
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for part, _ in zip(parts, pool.map(work, parts), strict=True):
+                done += len(part)
+                tick(done)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
