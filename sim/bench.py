@@ -26,7 +26,7 @@ from rich.table import Table
 
 from sim.backends import quadrotor as backend
 from sim.backends.quadrotor import WRENCH, parallel_kernel, step_batch, step_batch_adjoint, to_blocks
-from sim.evaluate import about_machine, write_json
+from sim.evaluate import measured_with, save
 from sim.flight import Flight
 from sim.robots.quadrotors import Quadrotors, sample
 
@@ -146,7 +146,7 @@ def bench_quadrotor(count: int = COUNT, repeats: int = REPEATS) -> dict[str, Any
         raise ValueError("a state is not finite after the benchmark; the rates would mean nothing")
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     flops = operations()
-    result: dict[str, Any] = {"count": count, "repeats": repeats, **about_machine(), "rates": medians}
+    result: dict[str, Any] = {"count": count, "repeats": repeats, "facts": measured_with(1), "rates": medians}
     result["operations_per_step"] = flops
     result["share_of_peak"] = flops * medians["step"] / medians["peak"]
     result["ratio_to_l2f"] = medians["step"] / medians["l2f_step"] if peer else None
@@ -188,7 +188,7 @@ def _l2f_step(quads: Quadrotors, state: np.ndarray) -> Callable[[], int] | None:
 def bench_command(output: Path | None = None, console: Console | None = None) -> dict[str, Any]:
     """Measure, print a table and write `output` (a .json file, or a folder that gets bench.json)."""
     console = console or Console()
-    result = bench_quadrotor()
+    result = bench_quadrotor(COUNT, REPEATS)
     rates = result["rates"]
     table = Table(title=f"Quadrotor simulator, {result['count']} quadrotors")
     table.add_column("what")
@@ -210,8 +210,9 @@ def bench_command(output: Path | None = None, console: Console | None = None) ->
     console.print(table)
     if not ratio:
         console.print("l2f is not installed, so there is no comparison; install it with: pip install 'realign[peers]'")
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    console.print(f"{result['machine']}; {versions}; medians of {result['repeats']}")
+    about = result["facts"]
+    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "numba", "numpy", "l2f") if about[name])
+    console.print(f"{about['cpu']}, {about['cores']} cores; {versions}; medians of {result['repeats']}")
     if output is not None:
-        write_json(output if output.suffix == ".json" else output / "bench.json", result)
+        save(output, "bench.json", result)
     return result

@@ -17,9 +17,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import json
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +25,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from controllers.airframe import AIRFRAMES
@@ -39,6 +35,7 @@ from sim.backends.quadrotor import STATE, TIME_STEP
 from sim.flight import Figure, Flight
 from sim.metrics import Estimate
 from sim.robots.quadrotors import CURVES, Quadrotors, from_airframes, sample
+from sim.run import facts, progress, write_json
 
 PER_AIRFRAME = 32  # flights of each named airframe
 PROBE_TIMES = (0.1, 0.2, 0.5, 1.0, 2.0)  # [s]
@@ -222,10 +219,10 @@ def named_airframes(quads: Quadrotors, rng: np.random.Generator, each: int) -> Q
 
 
 # First states.
-def at_rest(quads: Quadrotors, rng: np.random.Generator, away: float = 0.0) -> np.ndarray:
-    """Level and at rest, `away` from the goal in any direction [m], motors between 0 and half."""
+def at_rest(quads: Quadrotors, rng: np.random.Generator, away: float = 0.0, along: int | None = None) -> np.ndarray:
+    """Level and at rest, `away` from the goal along one axis or in any direction [m], motors between 0 and half."""
     state = np.zeros((len(quads), STATE))
-    direction = rng.normal(size=(len(quads), 3))
+    direction = rng.normal(size=(len(quads), 3)) if along is None else np.tile(np.eye(3)[along], (len(quads), 1))
     state[:, :3] = away * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     state[:, 3] = 1.0
     state[:, 13:] = rng.uniform(0, 0.5, (len(quads), 4))
@@ -316,7 +313,10 @@ CASES: tuple[Case, ...] = (
     _back("tilt of 180 degrees", 0.99, 0.71, partial(turned, tilt=180)),
     _survive("linear thrust curve", 0.98, 0.879, partial(curve, family="linear")),
     _survive("concave thrust curve", 0.98, 0.905, partial(curve, family="concave")),
-    _back("step of 5 m, nothing clipped in front", 0.998, 0.12, partial(at_rest, away=5.0), clipped=False),
+    _back(
+        "step of 5 m back, nothing clipped in front", 0.998, 0.12, partial(at_rest, away=5.0, along=0), clipped=False
+    ),
+    _back("step of 5 m, nothing clipped in front", 0.998, None, partial(at_rest, away=5.0), clipped=False),
     _figure(5.5, 0.07, 0.169, 0.980),
     _figure(4.0, 0.12, 0.266, 0.955),
     _survive("one motor at 80 %", 0.98, None, partial(weak_motor, strength=0.8)),
@@ -454,8 +454,9 @@ Knowledge = dict[str, dict[str, float | None]]
 def probes(policy: Flyer, count: int = 2048, seed: int = 1, front: Front | None = None) -> Knowledge:
     """What the recurrent state knows: R² of linear readouts at `PROBE_TIMES`.
 
-    Quadrotors of the `raptor` distribution, from its starts; for the action delay the same quadrotors, half of them late
-    by up to 25 ms. Those that do not survive are left out; half of the rest fit the readout, the other half judges it.
+    Quadrotors of the `raptor` distribution, from its starts; for the action delay the same quadrotors, half of them
+    late by up to 25 ms. Those that do not survive are left out; half of the rest fit the readout, the others judge
+    it.
     """
     steps = [round(t / TIME_STEP) for t in PROBE_TIMES]
     rng = np.random.default_rng([seed, 77])
@@ -486,34 +487,26 @@ def probes(policy: Flyer, count: int = 2048, seed: int = 1, front: Front | None 
     return results
 
 
-def about_machine() -> dict[str, Any]:
-    """Machine and versions that a measured number belongs to."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    versions = {"python": platform.python_version()}
-    for package in ("realign", "numpy", "numba", "onnxruntime", "l2f", "foundation-policy"):
+def measured_with(seed: int) -> dict[str, Any]:
+    """Machine and versions that a measured number belongs to, other projects' included."""
+    peers = {}
+    for package in ("l2f", "foundation-policy"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            peers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"machine": f"{model}, {os.cpu_count()} cores, {platform.system()}", "versions": versions}
+            peers[package] = None
+    return facts(seed) | peers
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write the file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def save(output: Path, name: str, content: dict[str, Any]) -> Path:
+    """Write `output`, or the file `name` in it where it is not a .json file; whole or not at all. Returns the path."""
+    path = output if output.suffix == ".json" else output / name
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be written ({error.strerror}); what was there is unchanged") from error
+        raise EvaluationError(f"{path}: cannot be written ({error.strerror}); what was there is kept") from error
+    write_json(path, content)
+    return path
 
 
 def evaluate_command(
@@ -533,7 +526,7 @@ def evaluate_command(
         raise EvaluationError(f"count is {count}; allowed: 2 or more quadrotors per case")
     console = console or Console()
     runs: list[tuple[str, str, Flyer, Front | None]] = []
-    content: dict[str, Any] = {"count": count, "seed": seed, **about_machine()}
+    content: dict[str, Any] = {"count": count, "seed": seed, "facts": measured_with(seed)}
     content |= {"policies": {}, "results": {}, "probes": {}}
     for path in policy_paths:
         policy, name = load_policy(path), _unique(path.stem, content["policies"])
@@ -557,7 +550,14 @@ def evaluate_command(
         runs += [(name, "l2f", policy, front) for name, _, policy, front in runs]
         elsewhere = L2fFlight.of
     total = sum(len([c for c in cases if c.elsewhere or where == "realign"]) for _, where, _, _ in runs)
-    with _progress(console, total) as done:
+    flown = 0
+    with progress("evaluating", total, unit="cases", console=console) as update:
+
+        def done(case: str) -> None:
+            nonlocal flown
+            flown += 1
+            update(flown, case)
+
         for name, where, policy, front in runs:
             results = evaluate(
                 policy,
@@ -571,44 +571,17 @@ def evaluate_command(
             content["results"].setdefault(name, {})[where] = results
             if where == "realign":
                 content["probes"][name] = probes(policy, 2 * count, seed, front)
-    path = output if output.suffix == ".json" else output / "eval.json"
-    write_json(path, content)
+    path = save(output, "eval.json", content)
     for table in tables(content):
         console.print(table)
-    console.print(f"{count} quadrotors a case, seed {seed}; {content['machine']}; 95 % intervals; saved as {path}")
+    machine = f"{content['facts']['cpu']}, {content['facts']['cores']} cores"
+    console.print(f"{count} quadrotors a case, seed {seed}; 95 % intervals; {machine}; saved as {path}")
     return content
 
 
 def _unique(name: str, taken: dict[str, Any]) -> str:
     names = [name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))]
     return next(n for n in names if n not in taken)
-
-
-class _progress:
-    """A bar with rate and remaining time in a terminal, one plain line per case elsewhere."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self.console: Console = console
-        self.total, self.count = total, 0
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=console) if console.is_terminal else None
-
-    def __enter__(self) -> Callable[[str], None]:
-        if self.bar:
-            self.bar.start()
-            self.task = self.bar.add_task("evaluating", total=self.total)
-        return self._done
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def _done(self, name: str) -> None:
-        self.count += 1
-        if self.bar:
-            self.bar.update(self.task, advance=1, description=name)
-        else:
-            self.console.print(f"[{self.count}/{self.total}] {name}", markup=False, highlight=False)
 
 
 def tables(content: dict[str, Any]) -> list[Table]:

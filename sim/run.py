@@ -6,8 +6,8 @@
     checkpoint.npz   all that is needed to go on, replaced as a whole
     metrics/*.json   results
 
-A checkpoint carries the length of metrics.jsonl, so a run that goes on after a crash cuts off what was logged after it and
-repeats that part: an interrupted run ends with the same files as one that was left alone.
+A checkpoint carries the length of metrics.jsonl, so a run that goes on after a crash cuts off what was logged after it
+and repeats that part: an interrupted run ends with the same files as one that was left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -34,7 +36,10 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 FORMAT = 1  # of the folder; another number means that another version of this code must read it
 CHECKPOINT_PERIOD = 10.0  # [s]
 WRITING_SHARE = 0.05  # checkpoints take at most this share of the time
-LINE_PERIOD, LINE_SHARE = 5.0, 0.1  # where output is not a terminal: a line after this time [s] or this share of the work
+LINE_PERIOD, LINE_SHARE = (
+    5.0,
+    0.1,
+)  # where output is not a terminal: a line after this time [s] or this share of the work
 
 Config = TypeVar("Config")
 
@@ -44,7 +49,8 @@ class RunError(ValueError):
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a new file that then takes the place of `path`: readers see the old content or the new, never a part.
+    """Let `write` fill a new file that then takes the place of `path`: readers see the old content or the new, never a
+    part.
 
     Raises RunError where the disk is full or the folder cannot be written; what was at `path` stays."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -55,7 +61,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); what was there before is kept") from error
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,7 +76,9 @@ def write_json(path: Path, content: object) -> None:
 
 def facts(seed: int) -> dict[str, Any]:
     """Where and with what this process computes."""
-    versions = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "onnx", "onnxruntime")}
+    versions = {
+        name: importlib.metadata.version(name) for name in ("numpy", "numba", "llvmlite", "onnx", "onnxruntime")
+    }
     return {
         "python": platform.python_version(),
         **versions,
@@ -83,7 +93,8 @@ def facts(seed: int) -> dict[str, Any]:
 
 
 def _commit() -> dict[str, Any]:
-    """The git commit of this checkout and whether files differ from it; nulls where it is installed or git is absent."""
+    """The git commit of this checkout and whether files differ from it; nulls where it is installed or git is
+    absent."""
     git = lambda *words: subprocess.run(  # noqa: E731 (two uses below)
         ["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True, check=True, timeout=10
     ).stdout.strip()
@@ -104,8 +115,9 @@ def _cpu() -> str:
 class Run:
     """One run folder, held by one process at a time. `create` begins one, `open` goes on with one."""
 
-    def __init__(self, folder: Path, kind: str, config: dict[str, Any]):
-        self.folder, self.kind, self._config = folder, kind, config
+    def __init__(self, folder: Path, content: dict[str, Any]):
+        self.folder, self.kind = folder, content["kind"]
+        self._config = content["config"]
         self._lock = (folder / "config.json").open("rb")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,26 +130,33 @@ class Run:
 
     @staticmethod
     def create(folder: Path, kind: str, config: Any, seed: int) -> Run:
-        """A new folder for a run with this configuration (a dataclass). Raises RunError where the folder exists already."""
-        try:
-            folder.mkdir(parents=True)
-            (folder / "metrics").mkdir()
-        except FileExistsError as error:
-            raise RunError(
-                f"{folder}: exists already; take another folder, or continue it with `sim resume {folder}`"
-            ) from error
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be made ({error.strerror})") from error
+        """A new folder for a run with this configuration (a dataclass). Raises RunError where the folder exists
+        already."""
         content = {"kind": kind, "format": FORMAT, "config": dataclasses.asdict(config)}
-        write_json(folder / "facts.json", facts(seed))
-        write_json(folder / "config.json", content)  # last: a folder with this file is a run
-        return Run(folder, kind, content["config"])
+        if (folder / "config.json").exists():
+            raise RunError(
+                f"{folder}: is a run already; take another folder, or continue it with `sim resume {folder}`"
+            )
+        staged = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        try:
+            (staged / "metrics").mkdir(parents=True)
+            write_json(staged / "facts.json", facts(seed))
+            write_json(staged / "config.json", content)
+            os.rename(staged, folder)  # all or nothing; refuses a folder that is not empty
+        except OSError as error:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise RunError(
+                f"{folder}: cannot be made a run folder ({error.strerror}); take a new or an empty one"
+            ) from error
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        return Run(folder, content)
 
     @staticmethod
     def open(folder: Path, kind: str | None = None) -> Run:
         """The run in `folder`, to go on with. Raises RunError where it is not a run, or of another format or kind."""
-        content = read_config(folder, kind)
-        return Run(folder, content["kind"], content["config"])
+        return Run(folder, read_config(folder, kind))
 
     def config(self, kind: type[Config]) -> Config:
         """The run's configuration as the dataclass that it was. Raises RunError where the fields differ."""
@@ -191,7 +210,8 @@ class Run:
         self._saved, self._writing = time.monotonic(), time.monotonic() - start
 
     def restore(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-        """Progress and arrays of the last checkpoint, or None where there is none yet; what was logged after it is cut off."""
+        """Progress and arrays of the last checkpoint, or None where there is none yet; what was logged after it is cut
+        off."""
         path = self.folder / "checkpoint.npz"
         if not path.exists():
             self._metrics.truncate(0)
@@ -224,14 +244,45 @@ def read_config(folder: Path, kind: str | None = None) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
         found, version = content["kind"], content["format"]
-        content["config"].keys()
+        dict(content["config"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder}: not a run folder (a readable config.json with kind, format and config is missing)") from error
+        raise RunError(
+            f"{folder}: not a run folder (a readable config.json with kind, format and config is missing)"
+        ) from error
     if version != FORMAT:
         raise RunError(f"{folder}: has format {version}; this version of the program reads format {FORMAT}")
     if kind is not None and found != kind:
         raise RunError(f"{folder}: is a run of kind {found!r}; needed is one of kind {kind!r}")
     return content
+
+
+def compile_first(*functions: str) -> float:
+    """Call these functions ("module:name", without arguments) in processes of their own, side by side; core-seconds
+    spent.
+
+    They compile kernels into numba's cache, from where this process loads them. That uses all cores, and it is what
+    makes a run repeatable: machine code fresh from the compiler may round differently from the same code out of the
+    cache."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    }
+    code = (
+        "import importlib, sys; module, name = sys.argv[1].split(':'); getattr(importlib.import_module(module), name)()"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", code, f], env=environment) for f in functions]
+    try:
+        failed = [f for f, child in zip(functions, children, strict=True) if child.wait()]
+    except BaseException:
+        for child in children:
+            child.kill()
+            child.wait()
+        raise
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)} could not be compiled")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 class _Rate(ProgressColumn):
@@ -240,14 +291,18 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str, total: float, done: float = 0, unit: str = "", console: Console | None = None) -> Iterator[Callable]:
+def progress(
+    title: str, total: float, done: float = 0, unit: str = "", console: Console | None = None
+) -> Iterator[Callable]:
     """A progress bar with rate and remaining time, or plain lines where output is not a terminal.
 
     Yields a function (done, text="") that threads may call."""
     console = console or Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), _Rate())
-        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console) as bar:
+        with Progress(
+            *columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console
+        ) as bar:
             task = bar.add_task(title, total=total, completed=done, unit=unit, text="")  # type: ignore[arg-type]
             yield lambda done, text="": bar.update(task, completed=done, text=text)
         return
@@ -263,6 +318,9 @@ def progress(title: str, total: float, done: float = 0, unit: str = "", console:
             last.update(time=now, done=done)
             rate = (done - first) / max(now - began, 1e-9)
             remaining = f"{(total - done) / rate:.0f} s left" if rate > 0 else "no rate yet"
-            console.print(f"{title}: {100 * done / total:.0f} %, {rate:.3g} {unit}/s, {remaining} {text}".rstrip(), highlight=False)
+            console.print(
+                f"{title}: {100 * done / total:.0f} %, {rate:.3g} {unit}/s, {remaining} {text}".rstrip(),
+                highlight=False,
+            )
 
     yield line

@@ -168,7 +168,7 @@ def test_a_tumbling_flight_is_held_before_it_overflows():
     state[:, 10:13] = 150.0, 120.0, 90.0
     flight.reset(state)
     for _ in range(2000):
-        observation = flight.step(np.tile(np.float32([1, 1, -1, -1]), (20, 1)))
+        observation = flight.step(np.tile(np.array([1, 1, -1, -1], np.float32), (20, 1)))
     assert flight.lost.all()
     assert not flight.alive.any()
     assert np.isfinite(observation).all()

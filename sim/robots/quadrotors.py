@@ -282,6 +282,8 @@ def _widen(q: Quadrotors, rng: np.random.Generator) -> Quadrotors:
     inertia = q.inertia * (q.torque_to_inertia / t2i)[:, None]
     ratios = 1 + some(0.3, 1) * np.stack([np.zeros(n), u(-0.25, 0.25), u(-0.2, 0.1)], 1)
     inertia = inertia * ratios
+    # A body with more than the sum of the other two moments about one axis does not exist.
+    inertia[:, 2] = np.minimum(inertia[:, 2], 0.98 * (inertia[:, 0] + inertia[:, 1]))
     stretch = 1 + some(0.3, 1) * np.stack([u(-0.2, 0.2), u(-0.2, 0.2), np.zeros(n)], 1)
     rotors = q.rotor_positions * stretch[:, None]
     strength = 1 - some(0.3, 1) * np.eye(4)[rng.integers(0, 4, n)] * u(0.0, 0.25)[:, None] + 0.03 * some(0.5, 1) * rng.normal(size=(n, 4)).clip(-2, 2)

@@ -79,6 +79,8 @@ class StudentConfig:
     """Cost of tilt and yaw error."""
     change: float = 0.2
     """Cost of a change of the action."""
+    edge: float = 3.0
+    """Cost of coming close to RAPTOR's limits of position and speed, per metre and per m/s beyond 70 % and 1.5 m/s."""
     seed: int = 0
     """Seed of network, quadrotors, starts and noise."""
 
@@ -209,7 +211,7 @@ class Phase:
             pick = self.rng.integers(0, len(self.pool_c), blocks)
             self.c, self.e, self.blocks = self.pool_c[pick], self.pool_e[pick], blocks
         self.k = np.array(
-            [config.position, config.near, config.near_width, 0.05, 0.3, config.tilt, 0.01, config.change, 0.1, 3.0], np.float32
+            [config.position, config.near, config.near_width, 0.05, 0.3, config.tilt, 0.01, config.change, 0.1, config.edge], np.float32
         )
         self.order = np.arange(0)
 

@@ -1,9 +1,10 @@
-"""Small networks on blocks of lanes: dense layers, their gradients, and Adam, for kernels that fuse simulation and learning.
+"""Small networks on blocks of lanes: dense layers, their gradients, and Adam, for kernels that fuse simulation and
+learning.
 
-A network of a few thousand weights is too small for a matrix library: calls cost more than the arithmetic. Here a layer is a few
-vector instructions inside the simulation loop. Layer sizes are the lengths of tuples (their values do not matter): so they are part
-of the type, hence compile-time constants, and loops unroll. Measured: 35 to 50 thousand million multiply-adds a second on one
-AVX-512 core.
+A network of a few thousand weights is too small for a matrix library: calls cost more than the arithmetic. Here a layer
+is a few vector instructions inside the simulation loop. Layer sizes are the lengths of tuples (their values do not
+matter): so they are part of the type, hence compile-time constants, and loops unroll. Measured: 35 to 50 thousand
+million multiply-adds a second on one AVX-512 core.
 
 Activations are `[channels, LANES]` (flat), weights row-major `[outputs, inputs]`.
 """
@@ -20,7 +21,8 @@ CHUNK = 8  # inputs per unrolled step; input counts are padded to a multiple of 
 
 @block
 def dense(w, x, y, rows, columns):
-    """y = w x for one block; as many rows (a multiple of 4) and columns (a multiple of CHUNK) as the tuples are long."""
+    """y = w x for one block; as many rows (a multiple of 4) and columns (a multiple of CHUNK) as the tuples are
+    long."""
     _multiply(w, None, x, y, rows, columns, False)
 
 
@@ -101,8 +103,9 @@ def transpose(w, wt, outputs, inputs, padded):
 def weight_gradient(d, x, g, scratch, rows, columns):
     """Add d x^T, summed over lanes, to g; the tuple `columns` is a multiple of LANES long.
 
-    With x transposed lane by lane this is `dense_add` again: d is the matrix, and LANES inputs at a time are the lanes. So g is
-    stored `[inputs / LANES, outputs, LANES]`; `unpack_gradient` puts it back. `scratch` holds LANES * LANES floats."""
+    With x transposed lane by lane this is `dense_add` again: d is the matrix, and LANES inputs at a time are the lanes.
+    So g is stored `[inputs / LANES, outputs, LANES]`; `unpack_gradient` puts it back. `scratch` holds LANES * LANES
+    floats."""
     outputs, inputs = len(rows), len(columns)
     for c in range(0, inputs, LANES):
         xc = x[c * LANES : (c + LANES) * LANES]
@@ -156,7 +159,8 @@ def adam(w, m, v, g, count, rate, beta1, beta2, step):
 
 @block
 def aligned(count):
-    """`count` zeros that begin at a multiple of 64 bytes: vectors that straddle two cache lines cost a fifth of the speed."""
+    """`count` zeros that begin at a multiple of 64 bytes: vectors that straddle two cache lines cost a fifth of the
+    speed."""
     a = np.zeros(count + 16, dtype=np.float32)
     first = (-(a.ctypes.data // 4)) % 16
     return a[first : first + count]

@@ -198,6 +198,205 @@ def tuning_adjoint(x, a, previous, raw, ref, e, s, k, weight, gx, ga, gprevious,
         graw[i] += g if z > ZERO else -g
 
 
+@block
+def window_block(
+    units, triple, store, accelerated, w, xb, ab, sb, rb, hb, cb, eb, qb, tw, drive, start, steps, life, imitation, tuning, k, limit, gradient, report
+):
+    """One window of one block, forward and backward; see `window`."""
+    hidden = len(units)
+    padded = len(store)
+    wi, bi, wh, bh, w2, b2, end = offsets(hidden)
+    xs = np.zeros((HISTORY + 1 + steps) * STATE * LANES, np.float32)
+    acts = np.zeros((ACTIONS + steps) * 4 * LANES, np.float32)
+    refs = np.zeros(steps * REFERENCE * LANES, np.float32)
+    ws = np.zeros(steps * WRENCH * LANES, np.float32)
+    us = np.zeros(steps * 4 * LANES, np.float32)
+    obs = np.zeros(steps * 25 * LANES, np.float32)
+    ins = np.zeros(steps * INPUTS * LANES, np.float32)
+    ys = np.zeros(steps * DENSE * LANES, np.float32)
+    gs = np.zeros(steps * 4 * hidden * LANES, np.float32)
+    hs = np.zeros((steps + 1) * padded * LANES, np.float32)
+    raws = np.zeros(steps * 4 * LANES, np.float32)
+    labels = np.zeros(steps * 4 * LANES, np.float32)
+    valid = np.zeros(steps * LANES, np.float32)
+    noise = np.zeros(NOISES * LANES, np.float32)
+    gi, gh = np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
+    to = np.zeros(TEACHER_INPUTS * LANES, np.float32)
+    t1, t2 = np.zeros(TEACHER_HIDDEN * LANES, np.float32), np.zeros(TEACHER_HIDDEN * LANES, np.float32)
+    alive, cost = np.ones(LANES, np.float32), np.zeros(LANES, np.float32)
+    copy(xb, xs[: (HISTORY + 1) * STATE * LANES])
+    copy(ab, acts[: ACTIONS * 4 * LANES])
+    copy(hb, hs[: padded * LANES])
+    # Where a flight is lost, or grew old, another one begins.
+    now = xs[HISTORY * STATE * LANES : (HISTORY + 1) * STATE * LANES]
+    lost_share = ZERO
+    for i in range(LANES):
+        lost = False
+        for j in range(3):
+            far = abs(now[i + j * LANES]) <= _f(25.0)
+            lost |= not (far and abs(now[i + (7 + j) * LANES]) <= _f(15.0) and abs(now[i + (10 + j) * LANES]) <= _f(50.0))
+        fresh = sb[AGE * LANES + i] < ZERO  # never flown: ages are spread, so that restarts are
+        if lost:
+            lost_share += ONE / _f(LANES)
+        if lost or fresh or sb[AGE * LANES + i] >= life:
+            restart(xs, acts, sb, rb, eb, start, i)
+            if fresh:
+                sb[AGE * LANES + i] = life * _f((i * 7) % LANES) / _f(LANES)
+            for j in range(padded):
+                hs[j * LANES + i] = ZERO
+    loss, count = ZERO, ZERO
+    for t in range(steps):
+        past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
+        xt = xs[(HISTORY + t) * STATE * LANES : (HISTORY + t + 1) * STATE * LANES]
+        out = xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES]
+        rt, wt = refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES], ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
+        ut, ot = us[t * 4 * LANES : (t + 1) * 4 * LANES], obs[t * 25 * LANES : (t + 1) * 25 * LANES]
+        before, at = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
+        it, yt = ins[t * INPUTS * LANES : (t + 1) * INPUTS * LANES], ys[t * DENSE * LANES : (t + 1) * DENSE * LANES]
+        gt, zt = gs[t * 4 * hidden * LANES : (t + 1) * 4 * hidden * LANES], raws[t * 4 * LANES : (t + 1) * 4 * LANES]
+        ht, hn = hs[t * padded * LANES : (t + 1) * padded * LANES], hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES]
+        lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
+        exogenous(sb, rb, eb, rt, wt)
+        sensor_noise(rb, noise)
+        observe(past, rt, before, eb, noise, ot)
+        for i in range(3 * LANES):
+            ot[22 * LANES + i] = rt[6 * LANES + i]
+        preprocess(ot, accelerated, it)
+        student_step(w, it, ht, yt, gt, hn, zt, gi, gh, units, triple)
+        for i in range(4 * LANES):
+            at[i] = min(max(zt[i], -ONE), ONE)
+        if imitation > ZERO:
+            see(xt, acts[t * 4 * LANES : (ACTIONS + t) * 4 * LANES], rt, wt, eb, qb, to)
+            teacher_act(tw, to, t1, t2, lt)
+            for i in range(LANES):
+                # A label counts while the flight is one that a teacher can judge.
+                for j in range(3):
+                    sane = abs(xt[i + (7 + j) * LANES]) <= _f(6.0) and abs(xt[i + (10 + j) * LANES]) <= _f(40.0)
+                    sane = sane and abs(xt[i + j * LANES]) <= _f(10.0)
+                    alive[i] = alive[i] if sane else ZERO
+                valid[t * LANES + i] = alive[i]
+                for j in range(4):
+                    d = zt[j * LANES + i] - lt[j * LANES + i]
+                    loss += alive[i] * d * d
+                count += alive[i]
+                if _f(i) < drive * _f(LANES):
+                    for j in range(4):
+                        at[j * LANES + i] = lt[j * LANES + i]
+        if tuning > ZERO:
+            tuning_cost(xt, at, before, zt, rt, eb, sb, k, cost)
+        set_point(acts[t * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES], eb, ut)
+        advance(xt, ut, wt, cb, out)
+        for i in range(7 * LANES, 13 * LANES):  # a tumbling flight stays finite until its restart
+            out[i] = min(max(out[i], _f(-60.0)), _f(60.0))
+    report[0], report[2], report[3] = loss / max(count, ONE), lost_share, count / _f(steps * LANES)
+    total = ZERO
+    for i in range(LANES):
+        total += cost[i]
+    report[1] = total / _f(steps * LANES)
+
+    # The way back.
+    gas = np.zeros((ACTIONS + steps) * 4 * LANES, np.float32)
+    sensed = np.zeros((steps + HISTORY) * SENSED * LANES, np.float32)
+    gx, gn, gu = np.zeros(STATE * LANES, np.float32), np.zeros(STATE * LANES, np.float32), np.zeros(4 * LANES, np.float32)
+    go, gin = np.zeros(25 * LANES, np.float32), np.zeros(INPUTS * LANES, np.float32)
+    gy, gmem, dmem = np.zeros(DENSE * LANES, np.float32), np.zeros(padded * LANES, np.float32), np.zeros(padded * LANES, np.float32)
+    di, dh = np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
+    dz = np.zeros(8 * LANES, np.float32)
+    w0t, wit, wht = np.zeros(INPUTS * DENSE, np.float32), np.zeros(DENSE * 3 * hidden, np.float32), np.zeros(hidden * 3 * hidden, np.float32)
+    w2t, scratch = np.zeros(hidden * 8, np.float32), np.zeros(LANES * LANES, np.float32)
+    g0, g1, g2 = np.zeros(DENSE * INPUTS, np.float32), np.zeros(3 * hidden * DENSE, np.float32), np.zeros(3 * hidden * padded, np.float32)
+    g3, gb1, gb2 = np.zeros(4 * padded, np.float32), np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
+    gb3 = np.zeros(4 * LANES, np.float32)
+    transpose(w[0:wi], w0t, DENSE, INPUTS, DENSE)
+    transpose(w[wi:bi], wit, 3 * hidden, DENSE, 3 * hidden)
+    transpose(w[wh:bh], wht, 3 * hidden, hidden, 3 * hidden)
+    transpose(w[w2:b2], w2t, 4, hidden, 8)
+    size = hidden * LANES
+    weight = ONE / _f(steps * LANES)
+    bound = limit * weight
+    for t in range(steps - 1, -1, -1):
+        past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
+        xt = xs[(HISTORY + t) * STATE * LANES : (HISTORY + t + 1) * STATE * LANES]
+        out = xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES]
+        rt, wt = refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES], ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
+        ut, ot = us[t * 4 * LANES : (t + 1) * 4 * LANES], obs[t * 25 * LANES : (t + 1) * 25 * LANES]
+        before, at = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
+        gbefore, gat = gas[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], gas[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
+        it, yt = ins[t * INPUTS * LANES : (t + 1) * INPUTS * LANES], ys[t * DENSE * LANES : (t + 1) * DENSE * LANES]
+        gt, zt = gs[t * 4 * hidden * LANES : (t + 1) * 4 * hidden * LANES], raws[t * 4 * LANES : (t + 1) * 4 * LANES]
+        ht, hn = hs[t * padded * LANES : (t + 1) * padded * LANES], hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES]
+        lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
+        for i in range(4 * LANES):
+            dz[i] = ZERO
+        if tuning > ZERO:
+            # Bound each flight's adjoint, of its state and of its memory: one tumbling flight must not drown the others.
+            for i in range(LANES):
+                n, m = ZERO, ZERO
+                for j in range(STATE):
+                    n += gx[j * LANES + i] * gx[j * LANES + i]
+                for j in range(hidden):
+                    m += gmem[j * LANES + i] * gmem[j * LANES + i]
+                keep, keepm = min(ONE, bound / np.sqrt(n + _f(1e-20))), min(ONE, bound / np.sqrt(m + _f(1e-20)))
+                keep, keepm = (keep if n < _f(1e30) else ZERO), (keepm if m < _f(1e30) else ZERO)
+                for j in range(STATE):
+                    v = gx[j * LANES + i]
+                    gn[j * LANES + i] = v * keep if keep > ZERO else ZERO
+                for j in range(hidden):
+                    v = gmem[j * LANES + i]
+                    gmem[j * LANES + i] = v * keepm if keepm > ZERO else ZERO
+            advance_adjoint(xt, ut, wt, cb, out, gn, gx, gu)
+            set_point_adjoint(gu, eb, gas[t * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES])
+            tuning_adjoint(xt, at, before, zt, rt, eb, sb, k, tuning * weight, gx, gat, gbefore, dz)
+            for i in range(4 * LANES):
+                dz[i] += gat[i] if abs(zt[i]) < ONE else ZERO
+        if imitation > ZERO:
+            for j in range(4):
+                for i in range(LANES):
+                    dz[j * LANES + i] += TWO * imitation * weight * valid[t * LANES + i] * (zt[j * LANES + i] - lt[j * LANES + i])
+        dense(w2t, dz, dmem, units, OUT_PADDED)
+        weight_gradient(dz, hn, g3, scratch, OUT, store)
+        bias_gradient(dz, gb3, 4)
+        for i in range(size):
+            d = dmem[i] + gmem[i]
+            r, z, n, m = gt[i], gt[size + i], gt[2 * size + i], gt[3 * size + i]
+            dn = d * (ONE - z) * (ONE - n * n)
+            du = d * (ht[i] - n) * z * (ONE - z)
+            dr = dn * m * r * (ONE - r)
+            di[i] = dr
+            di[size + i] = du
+            di[2 * size + i] = dn
+            dh[i] = dr
+            dh[size + i] = du
+            dh[2 * size + i] = dn * r
+            gmem[i] = d * z
+        dense_add(wht, dh, gmem, units, triple)
+        weight_gradient(dh, ht, g2, scratch, triple, store)
+        bias_gradient(dh, gb2, 3 * hidden)
+        weight_gradient(di, yt, g1, scratch, triple, FIRST)
+        bias_gradient(di, gb1, 3 * hidden)
+        dense(wit, di, gy, FIRST, triple)
+        for i in range(DENSE * LANES):
+            gy[i] = gy[i] if yt[i] > ZERO else ZERO
+        weight_gradient(gy, it, g0, scratch, FIRST, IN)
+        if tuning > ZERO:
+            dense(w0t, gy, gin, IN, FIRST)
+            preprocess_adjoint(ot, gin, go)
+            for i in range(4 * LANES):
+                gbefore[i] += go[18 * LANES + i]
+            observe_adjoint(past, eb, go, sensed[t * SENSED * LANES : (t + 1) * SENSED * LANES])
+            sense_adjoint(sensed[t * SENSED * LANES : (t + HISTORY + 1) * SENSED * LANES], eb, gx)
+    unpack_gradient(g0, gradient[0:wi], DENSE, INPUTS, INPUTS)
+    unpack_gradient(g1, gradient[wi:bi], 3 * hidden, DENSE, DENSE)
+    lane_sum(gb1, gradient[bi:wh], 3 * hidden)
+    unpack_gradient(g2, gradient[wh:bh], 3 * hidden, padded, hidden)
+    lane_sum(gb2, gradient[bh:w2], 3 * hidden)
+    unpack_gradient(g3, gradient[w2:b2], 4, padded, hidden)
+    lane_sum(gb3, gradient[b2:end], 4)
+    copy(xs[steps * STATE * LANES :], xb)
+    copy(acts[steps * 4 * LANES :], ab)
+    copy(hs[steps * padded * LANES :], hb)
+
+
 @nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
 def window(
     units, triple, store, accelerated, w, x, a, s, rng, h, c, e, q, teachers, which, drive, start, steps, life, imitation, tuning, k, limit, gradient, report
@@ -212,201 +411,57 @@ def window(
     Out: gradient (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost, share of lanes lost, share labelled.
     """
     for b in nb.prange(x.shape[0]):
-        hidden = len(units)
-        padded = len(store)
-        wi, bi, wh, bh, w2, b2, end = offsets(hidden)
-        eb, cb, sb, rb, qb, hb = e[b], c[b], s[b], rng[b], q[which[b]], h[b]
-        tw = teachers[which[b]]
-        xs = np.zeros((HISTORY + 1 + steps) * STATE * LANES, np.float32)
-        acts = np.zeros((ACTIONS + steps) * 4 * LANES, np.float32)
-        refs = np.zeros(steps * REFERENCE * LANES, np.float32)
-        ws = np.zeros(steps * WRENCH * LANES, np.float32)
-        us = np.zeros(steps * 4 * LANES, np.float32)
-        obs = np.zeros(steps * 25 * LANES, np.float32)
-        ins = np.zeros(steps * INPUTS * LANES, np.float32)
-        ys = np.zeros(steps * DENSE * LANES, np.float32)
-        gs = np.zeros(steps * 4 * hidden * LANES, np.float32)
-        hs = np.zeros((steps + 1) * padded * LANES, np.float32)
-        raws = np.zeros(steps * 4 * LANES, np.float32)
-        labels = np.zeros(steps * 4 * LANES, np.float32)
-        valid = np.zeros(steps * LANES, np.float32)
-        noise = np.zeros(NOISES * LANES, np.float32)
-        gi, gh = np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-        to = np.zeros(TEACHER_INPUTS * LANES, np.float32)
-        t1, t2 = np.zeros(TEACHER_HIDDEN * LANES, np.float32), np.zeros(TEACHER_HIDDEN * LANES, np.float32)
-        alive, cost = np.ones(LANES, np.float32), np.zeros(LANES, np.float32)
-        copy(x[b], xs[: (HISTORY + 1) * STATE * LANES])
-        copy(a[b], acts[: ACTIONS * 4 * LANES])
-        copy(hb, hs[: padded * LANES])
-        # Where a flight is lost, or grew old, another one begins.
-        now = xs[HISTORY * STATE * LANES : (HISTORY + 1) * STATE * LANES]
-        lost_share = ZERO
-        for i in range(LANES):
-            lost = False
-            for j in range(3):
-                far = abs(now[i + j * LANES]) <= _f(25.0)
-                lost |= not (far and abs(now[i + (7 + j) * LANES]) <= _f(15.0) and abs(now[i + (10 + j) * LANES]) <= _f(50.0))
-            fresh = sb[AGE * LANES + i] < ZERO  # never flown: ages are spread, so that restarts are
-            if lost:
-                lost_share += ONE / _f(LANES)
-            if lost or fresh or sb[AGE * LANES + i] >= life:
-                restart(xs, acts, sb, rb, eb, start, i)
-                if fresh:
-                    sb[AGE * LANES + i] = life * _f((i * 7 + b * 5) % LANES) / _f(LANES)
-                for j in range(padded):
-                    hs[j * LANES + i] = ZERO
-        loss, count = ZERO, ZERO
-        for t in range(steps):
-            past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
-            xt = xs[(HISTORY + t) * STATE * LANES : (HISTORY + t + 1) * STATE * LANES]
-            out = xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES]
-            rt, wt = refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES], ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
-            ut, ot = us[t * 4 * LANES : (t + 1) * 4 * LANES], obs[t * 25 * LANES : (t + 1) * 25 * LANES]
-            before, at = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
-            it, yt = ins[t * INPUTS * LANES : (t + 1) * INPUTS * LANES], ys[t * DENSE * LANES : (t + 1) * DENSE * LANES]
-            gt, zt = gs[t * 4 * hidden * LANES : (t + 1) * 4 * hidden * LANES], raws[t * 4 * LANES : (t + 1) * 4 * LANES]
-            ht, hn = hs[t * padded * LANES : (t + 1) * padded * LANES], hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES]
-            lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
-            exogenous(sb, rb, eb, rt, wt)
-            sensor_noise(rb, noise)
-            observe(past, rt, before, eb, noise, ot)
-            for i in range(3 * LANES):
-                ot[22 * LANES + i] = rt[6 * LANES + i]
-            preprocess(ot, accelerated, it)
-            student_step(w, it, ht, yt, gt, hn, zt, gi, gh, units, triple)
-            for i in range(4 * LANES):
-                at[i] = min(max(zt[i], -ONE), ONE)
-            if imitation > ZERO:
-                see(xt, acts[t * 4 * LANES : (ACTIONS + t) * 4 * LANES], rt, wt, eb, qb, to)
-                teacher_act(tw, to, t1, t2, lt)
-                for i in range(LANES):
-                    # A label counts while the flight is one that a teacher can judge.
-                    for j in range(3):
-                        sane = abs(xt[i + (7 + j) * LANES]) <= _f(6.0) and abs(xt[i + (10 + j) * LANES]) <= _f(40.0)
-                        sane = sane and abs(xt[i + j * LANES]) <= _f(10.0)
-                        alive[i] = alive[i] if sane else ZERO
-                    valid[t * LANES + i] = alive[i]
-                    for j in range(4):
-                        d = zt[j * LANES + i] - lt[j * LANES + i]
-                        loss += alive[i] * d * d
-                    count += alive[i]
-                    if _f(i) < drive * _f(LANES):
-                        for j in range(4):
-                            at[j * LANES + i] = lt[j * LANES + i]
-            if tuning > ZERO:
-                tuning_cost(xt, at, before, zt, rt, eb, sb, k, cost)
-            set_point(acts[t * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES], eb, ut)
-            advance(xt, ut, wt, cb, out)
-            for i in range(7 * LANES, 13 * LANES):  # a tumbling flight stays finite until its restart
-                out[i] = min(max(out[i], _f(-60.0)), _f(60.0))
-        report[b, 0], report[b, 2], report[b, 3] = loss / max(count, ONE), lost_share, count / _f(steps * LANES)
-        total = ZERO
-        for i in range(LANES):
-            total += cost[i]
-        report[b, 1] = total / _f(steps * LANES)
+        window_block(
+            units, triple, store, accelerated, w, x[b], a[b], s[b], rng[b], h[b], c[b], e[b], q[which[b]], teachers[which[b]],
+            drive, start, steps, life, imitation, tuning, k, limit, gradient[b], report[b],
+        )  # fmt: skip
 
-        # The way back.
-        gas = np.zeros((ACTIONS + steps) * 4 * LANES, np.float32)
-        sensed = np.zeros((steps + HISTORY) * SENSED * LANES, np.float32)
-        gx, gn, gu = np.zeros(STATE * LANES, np.float32), np.zeros(STATE * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-        go, gin = np.zeros(25 * LANES, np.float32), np.zeros(INPUTS * LANES, np.float32)
-        gy, gmem, dmem = np.zeros(DENSE * LANES, np.float32), np.zeros(padded * LANES, np.float32), np.zeros(padded * LANES, np.float32)
-        di, dh = np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-        dz = np.zeros(8 * LANES, np.float32)
-        w0t, wit, wht = np.zeros(INPUTS * DENSE, np.float32), np.zeros(DENSE * 3 * hidden, np.float32), np.zeros(hidden * 3 * hidden, np.float32)
-        w2t, scratch = np.zeros(hidden * 8, np.float32), np.zeros(LANES * LANES, np.float32)
-        g0, g1, g2 = np.zeros(DENSE * INPUTS, np.float32), np.zeros(3 * hidden * DENSE, np.float32), np.zeros(3 * hidden * padded, np.float32)
-        g3, gb1, gb2 = np.zeros(4 * padded, np.float32), np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-        gb3 = np.zeros(4 * LANES, np.float32)
-        transpose(w[0:wi], w0t, DENSE, INPUTS, DENSE)
-        transpose(w[wi:bi], wit, 3 * hidden, DENSE, 3 * hidden)
-        transpose(w[wh:bh], wht, 3 * hidden, hidden, 3 * hidden)
-        transpose(w[w2:b2], w2t, 4, hidden, 8)
-        size = hidden * LANES
-        weight = ONE / _f(steps * LANES)
-        bound = limit * weight
-        for t in range(steps - 1, -1, -1):
-            past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
-            xt = xs[(HISTORY + t) * STATE * LANES : (HISTORY + t + 1) * STATE * LANES]
-            out = xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES]
-            rt, wt = refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES], ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
-            ut, ot = us[t * 4 * LANES : (t + 1) * 4 * LANES], obs[t * 25 * LANES : (t + 1) * 25 * LANES]
-            before, at = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
-            gbefore, gat = gas[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], gas[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
-            it, yt = ins[t * INPUTS * LANES : (t + 1) * INPUTS * LANES], ys[t * DENSE * LANES : (t + 1) * DENSE * LANES]
-            gt, zt = gs[t * 4 * hidden * LANES : (t + 1) * 4 * hidden * LANES], raws[t * 4 * LANES : (t + 1) * 4 * LANES]
-            ht, hn = hs[t * padded * LANES : (t + 1) * padded * LANES], hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES]
-            lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
-            for i in range(4 * LANES):
-                dz[i] = ZERO
-            if tuning > ZERO:
-                # Bound each flight's adjoint, of its state and of its memory: one tumbling flight must not drown the others.
-                for i in range(LANES):
-                    n, m = ZERO, ZERO
-                    for j in range(STATE):
-                        n += gx[j * LANES + i] * gx[j * LANES + i]
-                    for j in range(hidden):
-                        m += gmem[j * LANES + i] * gmem[j * LANES + i]
-                    keep, keepm = min(ONE, bound / np.sqrt(n + _f(1e-20))), min(ONE, bound / np.sqrt(m + _f(1e-20)))
-                    keep, keepm = (keep if n < _f(1e30) else ZERO), (keepm if m < _f(1e30) else ZERO)
-                    for j in range(STATE):
-                        v = gx[j * LANES + i]
-                        gn[j * LANES + i] = v * keep if keep > ZERO else ZERO
-                    for j in range(hidden):
-                        v = gmem[j * LANES + i]
-                        gmem[j * LANES + i] = v * keepm if keepm > ZERO else ZERO
-                advance_adjoint(xt, ut, wt, cb, out, gn, gx, gu)
-                set_point_adjoint(gu, eb, gas[t * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES])
-                tuning_adjoint(xt, at, before, zt, rt, eb, sb, k, tuning * weight, gx, gat, gbefore, dz)
-                for i in range(4 * LANES):
-                    dz[i] += gat[i] if abs(zt[i]) < ONE else ZERO
-            if imitation > ZERO:
-                for j in range(4):
-                    for i in range(LANES):
-                        dz[j * LANES + i] += TWO * imitation * weight * valid[t * LANES + i] * (zt[j * LANES + i] - lt[j * LANES + i])
-            dense(w2t, dz, dmem, units, OUT_PADDED)
-            weight_gradient(dz, hn, g3, scratch, OUT, store)
-            bias_gradient(dz, gb3, 4)
-            for i in range(size):
-                d = dmem[i] + gmem[i]
-                r, z, n, m = gt[i], gt[size + i], gt[2 * size + i], gt[3 * size + i]
-                dn = d * (ONE - z) * (ONE - n * n)
-                du = d * (ht[i] - n) * z * (ONE - z)
-                dr = dn * m * r * (ONE - r)
-                di[i] = dr
-                di[size + i] = du
-                di[2 * size + i] = dn
-                dh[i] = dr
-                dh[size + i] = du
-                dh[2 * size + i] = dn * r
-                gmem[i] = d * z
-            dense_add(wht, dh, gmem, units, triple)
-            weight_gradient(dh, ht, g2, scratch, triple, store)
-            bias_gradient(dh, gb2, 3 * hidden)
-            weight_gradient(di, yt, g1, scratch, triple, FIRST)
-            bias_gradient(di, gb1, 3 * hidden)
-            dense(wit, di, gy, FIRST, triple)
-            for i in range(DENSE * LANES):
-                gy[i] = gy[i] if yt[i] > ZERO else ZERO
-            weight_gradient(gy, it, g0, scratch, FIRST, IN)
-            if tuning > ZERO:
-                dense(w0t, gy, gin, IN, FIRST)
-                preprocess_adjoint(ot, gin, go)
-                for i in range(4 * LANES):
-                    gbefore[i] += go[18 * LANES + i]
-                observe_adjoint(past, eb, go, sensed[t * SENSED * LANES : (t + 1) * SENSED * LANES])
-                sense_adjoint(sensed[t * SENSED * LANES : (t + HISTORY + 1) * SENSED * LANES], eb, gx)
-        gb = gradient[b]
-        unpack_gradient(g0, gb[0:wi], DENSE, INPUTS, INPUTS)
-        unpack_gradient(g1, gb[wi:bi], 3 * hidden, DENSE, DENSE)
-        lane_sum(gb1, gb[bi:wh], 3 * hidden)
-        unpack_gradient(g2, gb[wh:bh], 3 * hidden, padded, hidden)
-        lane_sum(gb2, gb[bh:w2], 3 * hidden)
-        unpack_gradient(g3, gb[w2:b2], 4, padded, hidden)
-        lane_sum(gb3, gb[b2:end], 4)
-        copy(xs[steps * STATE * LANES :], x[b])
-        copy(acts[steps * 4 * LANES :], a[b])
-        copy(hs[steps * padded * LANES :], hb)
+
+@block
+def fly_block(units, triple, accelerated, w, rb, cb, eb, start, steps, result):
+    """One episode of one block; see `fly`."""
+    hidden = len(units)
+    padded = (hidden + LANES - 1) // LANES * LANES
+    sb = np.zeros(task.EPISODE * LANES, np.float32)
+    xs, acts = np.zeros((HISTORY + 1) * STATE * LANES, np.float32), np.zeros((ACTIONS + 1) * 4 * LANES, np.float32)
+    ref, wr, u = np.zeros(REFERENCE * LANES, np.float32), np.zeros(WRENCH * LANES, np.float32), np.zeros(4 * LANES, np.float32)
+    o, x, y = np.zeros(25 * LANES, np.float32), np.zeros(INPUTS * LANES, np.float32), np.zeros(DENSE * LANES, np.float32)
+    gates, gi, gh = np.zeros(4 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
+    h, after, raw = np.zeros(padded * LANES, np.float32), np.zeros(padded * LANES, np.float32), np.zeros(4 * LANES, np.float32)
+    noise, out = np.zeros(NOISES * LANES, np.float32), np.zeros(STATE * LANES, np.float32)
+    for i in range(LANES):
+        restart(xs, acts, sb, rb, eb, start, i)
+        result[i, 0], result[i, 1], result[i, 2] = ONE, ZERO, ZERO
+    for t in range(steps):
+        exogenous(sb, rb, eb, ref, wr)
+        sensor_noise(rb, noise)
+        observe(xs, ref, acts[(ACTIONS - 1) * 4 * LANES : ACTIONS * 4 * LANES], eb, noise, o)
+        for i in range(3 * LANES):
+            o[22 * LANES + i] = ref[6 * LANES + i]
+        preprocess(o, accelerated, x)
+        student_step(w, x, h, y, gates, after, raw, gi, gh, units, triple)
+        copy(after, h)
+        for i in range(4 * LANES):
+            acts[ACTIONS * 4 * LANES + i] = min(max(raw[i], -ONE), ONE)
+        set_point(acts, eb, u)
+        advance(xs[HISTORY * STATE * LANES :], u, wr, cb, out)
+        for i in range(LANES):
+            if task.broken(out, eb[BOX * LANES + i] if sb[BOXED * LANES + i] > ZERO else _f(20.0), i):
+                result[i, 0] = ZERO
+            d = ZERO
+            for j in range(3):
+                d += (out[i + j * LANES] - ref[i + j * LANES]) ** 2
+            d = np.sqrt(d)
+            if t >= steps - 100:
+                result[i, 1] += d * _HUNDREDTH
+            if t == steps - 1:
+                result[i, 2] = d
+        for i in range(HISTORY * STATE * LANES):
+            xs[i] = xs[i + STATE * LANES]
+        for i in range(STATE * LANES):
+            xs[HISTORY * STATE * LANES + i] = min(max(out[i], _f(-1e4)), _f(1e4))
+        for i in range(ACTIONS * 4 * LANES):
+            acts[i] = acts[i + 4 * LANES]
 
 
 @nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
@@ -414,46 +469,4 @@ def fly(units, triple, accelerated, w, rng, c, e, start, steps, result):
     """One episode per lane without gradients; result (blocks, LANES, 3): survived RAPTOR's limits, mean and last distance [m] of the
     last second."""
     for b in nb.prange(c.shape[0]):
-        hidden = len(units)
-        padded = (hidden + LANES - 1) // LANES * LANES
-        eb, cb, rb = e[b], c[b], rng[b]
-        sb = np.zeros(task.EPISODE * LANES, np.float32)
-        xs, acts = np.zeros((HISTORY + 1) * STATE * LANES, np.float32), np.zeros((ACTIONS + 1) * 4 * LANES, np.float32)
-        ref, wr, u = np.zeros(REFERENCE * LANES, np.float32), np.zeros(WRENCH * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-        o, x, y = np.zeros(25 * LANES, np.float32), np.zeros(INPUTS * LANES, np.float32), np.zeros(DENSE * LANES, np.float32)
-        gates, gi, gh = np.zeros(4 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-        h, after, raw = np.zeros(padded * LANES, np.float32), np.zeros(padded * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-        noise, out = np.zeros(NOISES * LANES, np.float32), np.zeros(STATE * LANES, np.float32)
-        for i in range(LANES):
-            restart(xs, acts, sb, rb, eb, start, i)
-            result[b, i, 0], result[b, i, 1], result[b, i, 2] = ONE, ZERO, ZERO
-        for t in range(steps):
-            exogenous(sb, rb, eb, ref, wr)
-            sensor_noise(rb, noise)
-            observe(xs, ref, acts[(ACTIONS - 1) * 4 * LANES : ACTIONS * 4 * LANES], eb, noise, o)
-            for i in range(3 * LANES):
-                o[22 * LANES + i] = ref[6 * LANES + i]
-            preprocess(o, accelerated, x)
-            student_step(w, x, h, y, gates, after, raw, gi, gh, units, triple)
-            copy(after, h)
-            for i in range(4 * LANES):
-                acts[ACTIONS * 4 * LANES + i] = min(max(raw[i], -ONE), ONE)
-            set_point(acts, eb, u)
-            advance(xs[HISTORY * STATE * LANES :], u, wr, cb, out)
-            for i in range(LANES):
-                if task.broken(out, eb[BOX * LANES + i] if sb[BOXED * LANES + i] > ZERO else _f(20.0), i):
-                    result[b, i, 0] = ZERO
-                d = ZERO
-                for j in range(3):
-                    d += (out[i + j * LANES] - ref[i + j * LANES]) ** 2
-                d = np.sqrt(d)
-                if t >= steps - 100:
-                    result[b, i, 1] += d * _HUNDREDTH
-                if t == steps - 1:
-                    result[b, i, 2] = d
-            for i in range(HISTORY * STATE * LANES):
-                xs[i] = xs[i + STATE * LANES]
-            for i in range(STATE * LANES):
-                xs[HISTORY * STATE * LANES + i] = min(max(out[i], _f(-1e4)), _f(1e4))
-            for i in range(ACTIONS * 4 * LANES):
-                acts[i] = acts[i + 4 * LANES]
+        fly_block(units, triple, accelerated, w, rng[b], c[b], e[b], start, steps, result[b])

@@ -1,12 +1,14 @@
-"""A thousand teachers at once: one small network per quadrotor, each trained on its own quadrotor by analytic policy gradients.
+"""A thousand teachers at once: one small network per quadrotor, each trained on its own quadrotor by analytic policy
+gradients.
 
-Every teacher is one block of the simulator: sixteen flights of the same quadrotor fly side by side, and one kernel simulates them,
-goes backward through the simulation and updates the network, so teachers need no synchronisation and go to threads one by one.
-The reward is RAPTOR's (smoothed where it has a kink); the gradient of the discounted return over a window of the flight
-reaches the network by backpropagation through time. Each network starts as its quadrotor's own linear-quadratic regulator.
+Every teacher is one block of the simulator: sixteen flights of the same quadrotor fly side by side, and one kernel
+simulates them, goes backward through the simulation and updates the network, so teachers need no synchronisation and go
+to threads one by one. The reward is RAPTOR's (smoothed where it has a kink); the gradient of the discounted return over
+a window of the flight reaches the network by backpropagation through time. Each network starts as its quadrotor's own
+linear-quadratic regulator.
 
-A teacher sees the truth: the undelayed state, the motors, the last three actions, the force, torque and gust that act now, and the
-reference's acceleration. It outputs tanh(skip o + MLP(o)), 48-32-32-4.
+A teacher sees the truth: the undelayed state, the motors, the last three actions, the force, torque and gust that act
+now, and the reference's acceleration. It outputs tanh(skip o + MLP(o)), 48-32-32-4.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,6 @@ import numpy as np
 from rich.table import Table
 
 from sim.backends.quadrotor import (
-    DT,
-    FASTMATH,
-    HALF,
     LANES,
     ONE,
     PARAMS,
@@ -49,7 +49,7 @@ from sim.backends.quadrotor import (
     to_blocks,
 )
 from sim.robots.quadrotors import Preset, Quadrotors, sample
-from sim.run import Run, RunError, read_config, write_atomically, write_json
+from sim.run import Run, RunError, compile_first, read_config, write_atomically, write_json
 from sim.run import progress as progress_bar
 from sim.tasks import quadrotor as task
 from sim.tasks.quadrotor import (
@@ -69,14 +69,31 @@ from sim.tasks.quadrotor import (
     set_point_adjoint,
     turn,
 )
-from sim.train.networks import aligned, bias_gradient, clear, dense, dense_add, dense_bias, lane_sum, transpose, unpack_gradient, weight_gradient
+from sim.train.networks import (
+    aligned,
+    bias_gradient,
+    clear,
+    dense,
+    dense_add,
+    dense_bias,
+    lane_sum,
+    transpose,
+    unpack_gradient,
+    weight_gradient,
+)
 
 INPUTS, HIDDEN = 48, 32  # 43 signals, a one, and padding
 # Sizes as types: see `sim/train/networks.py`.
 IN, MID, OUT, OUT_PADDED = (0,) * INPUTS, (0,) * HIDDEN, (0,) * 4, (0,) * 8
 SIGNALS = 43
 # Flat weights of one teacher.
-W1, W2, B2, W3, SKIP = 0, INPUTS * HIDDEN, HIDDEN * (INPUTS + HIDDEN), HIDDEN * (INPUTS + HIDDEN + 1), HIDDEN * (INPUTS + HIDDEN + 5)
+W1, W2, B2, W3, SKIP = (
+    0,
+    INPUTS * HIDDEN,
+    HIDDEN * (INPUTS + HIDDEN),
+    HIDDEN * (INPUTS + HIDDEN + 1),
+    HIDDEN * (INPUTS + HIDDEN + 5),
+)
 WEIGHTS = SKIP + 4 * INPUTS
 # Scales of one teacher's signals and costs.
 POSITION_SCALE, RATE_SCALE, FORCE_SCALE, TORQUE_SCALE = 0, 1, 2, 3
@@ -93,7 +110,8 @@ _BETA1, _BETA2, _EPSILON = _f(0.9), _f(0.99), _f(1e-8)
 
 @block
 def see(x, actions, ref, w, e, q, o):
-    """A teacher's signals (INPUTS channels) of one block. `actions`: the last ACTIONS actions, newest last; q: SCALES."""
+    """A teacher's signals (INPUTS channels) of one block. `actions`: the last ACTIONS actions, newest last; q:
+    SCALES."""
     ps, rs, fs, ts = q[0], q[1], q[2], q[3]
     for i in range(LANES):
         q0, q1, q2, q3 = load4(x, i + 3 * LANES)
@@ -101,7 +119,9 @@ def see(x, actions, ref, w, e, q, o):
         cs, sn = turn(r00, r01, r10, r11)
         a, b, c = x[i] - ref[i], x[i + LANES] - ref[i + LANES], x[i + 2 * LANES] - ref[i + 2 * LANES]
         a, b = cs * a + sn * b, cs * b - sn * a
-        store3(o, i, (min(max(a, -_CLIP), _CLIP) * ps, min(max(b, -_CLIP), _CLIP) * ps, min(max(c, -_CLIP), _CLIP) * ps))
+        store3(
+            o, i, (min(max(a, -_CLIP), _CLIP) * ps, min(max(b, -_CLIP), _CLIP) * ps, min(max(c, -_CLIP), _CLIP) * ps)
+        )
         store3(o, i + 3 * LANES, (cs * r00 + sn * r10, cs * r01 + sn * r11, cs * r02 + sn * r12))
         store3(o, i + 6 * LANES, (cs * r10 - sn * r00, cs * r11 - sn * r01, cs * r12 - sn * r02))
         store3(o, i + 9 * LANES, (r20, r21, r22))
@@ -111,7 +131,11 @@ def see(x, actions, ref, w, e, q, o):
         a, b, c = load3(w, i)
         store3(o, i + 26 * LANES, (fs * (cs * a + sn * b), fs * (cs * b - sn * a), fs * c))
         a, b, c = load3(ref, i + 6 * LANES)
-        store3(o, i + 32 * LANES, (_ACCELERATION_SCALE * (cs * a + sn * b), _ACCELERATION_SCALE * (cs * b - sn * a), _ACCELERATION_SCALE * c))
+        store3(
+            o,
+            i + 32 * LANES,
+            (_ACCELERATION_SCALE * (cs * a + sn * b), _ACCELERATION_SCALE * (cs * b - sn * a), _ACCELERATION_SCALE * c),
+        )
         a, b, c = load3(w, i + 3 * LANES)
         store3(o, i + 29 * LANES, (ts * a, ts * b, ts * c))
         o[i + SIGNALS * LANES] = ONE
@@ -133,7 +157,7 @@ def see_adjoint(x, ref, q, go, gx, ga):
     ps, rs = q[0], q[1]
     for i in range(LANES):
         q0, q1, q2, q3 = load4(x, i + 3 * LANES)
-        r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation_matrix(q0, q1, q2, q3)
+        r00, r01, _, r10, r11, _, _, _, _ = rotation_matrix(q0, q1, q2, q3)
         cs, sn = turn(r00, r01, r10, r11)
         a, b, c = x[i] - ref[i], x[i + LANES] - ref[i + LANES], x[i + 2 * LANES] - ref[i + 2 * LANES]
         a, b = cs * a + sn * b, cs * b - sn * a
@@ -172,7 +196,8 @@ def see_adjoint(x, ref, q, go, gx, ga):
 
 @block
 def cost_adjoint(x, a, previous, ref, e, s, weight, gx, ga, gprevious):
-    """Add the gradient of one step's cost: RAPTOR's reward with rounded kinks, and a penalty before its limits are reached."""
+    """Add the gradient of one step's cost: RAPTOR's reward with rounded kinks, and a penalty before its limits are
+    reached."""
     for i in range(LANES):
         d0, d1, d2 = x[i] - ref[i], x[i + LANES] - ref[i + LANES], x[i + 2 * LANES] - ref[i + 2 * LANES]
         n = weight / np.sqrt(d0 * d0 + d1 * d1 + d2 * d2 + _SOFT_POSITION)
@@ -192,7 +217,12 @@ def cost_adjoint(x, a, previous, ref, e, s, weight, gx, ga, gprevious):
         qz = x[i + 6 * LANES]
         z = np.sqrt(qz * qz + _SOFT_YAW)
         gx[i + 6 * LANES] += weight * _YAW_WEIGHT * qz / (z * np.sqrt(TWO * z))
-        l0, l1, l2, l3 = a[i] - previous[i], a[i + LANES] - previous[i + LANES], a[i + 2 * LANES] - previous[i + 2 * LANES], a[i + 3 * LANES] - previous[i + 3 * LANES]
+        l0, l1, l2, l3 = (
+            a[i] - previous[i],
+            a[i + LANES] - previous[i + LANES],
+            a[i + 2 * LANES] - previous[i + 2 * LANES],
+            a[i + 3 * LANES] - previous[i + 3 * LANES],
+        )
         n = weight / np.sqrt(l0 * l0 + l1 * l1 + l2 * l2 + l3 * l3 + _SOFT_ACTION)
         ga[i] += n * l0
         ga[i + LANES] += n * l1
@@ -221,12 +251,14 @@ def act(weights, o, h1, h2, a):
 
 @kernel
 def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, window, life, discount, share_dead):
-    """Several updates of the teachers in `which`, one after the other (everything in place; threads take different teachers).
+    """Several updates of the teachers in `which`, one after the other (everything in place; threads take different
+    teachers).
 
-    weights, m, v: (teachers, WEIGHTS) and Adam's moments; step: updates so far; x: (teachers, HISTORY+1, STATE, LANES) flat per
-    teacher, a: (teachers, ACTIONS, 4, LANES), s: (teachers, EPISODE, LANES), rng: (teachers, LANES) uint32; c, e: parameters and
-    environment (teachers, PARAMS | ENVIRONMENT, LANES); q: (teachers, SCALES); schedule: (updates, 2) learning rate and adjoint
-    limit; window: steps per update; life: length of an episode [s]; discount: of rewards and of the adjoint; share_dead: (teachers,) out, moving share of lanes that broke a limit.
+    weights, m, v: (teachers, WEIGHTS) and Adam's moments; step: updates so far; x: (teachers, HISTORY+1, STATE, LANES)
+    flat per teacher, a: (teachers, ACTIONS, 4, LANES), s: (teachers, EPISODE, LANES), rng: (teachers, LANES) uint32; c,
+    e: parameters and environment (teachers, PARAMS | ENVIRONMENT, LANES); q: (teachers, SCALES); schedule: (updates, 2)
+    learning rate and adjoint limit; window: steps per update; life: length of an episode [s]; discount: of rewards and
+    of the adjoint; share_dead: (teachers,) out, moving share of lanes that broke a limit.
     """
     xs = aligned((HISTORY + 1 + window) * STATE * LANES)
     acts = aligned((ACTIONS + window) * 4 * LANES)
@@ -262,7 +294,11 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
                 lost = False
                 for k in range(3):
                     speed = _f(2.5) if sb[BOXED * LANES + i] > ZERO else _f(12.0)
-                    lost |= not (abs(now[i + k * LANES]) <= box and abs(now[i + (7 + k) * LANES]) <= speed and abs(now[i + (10 + k) * LANES]) <= _f(35.0))
+                    lost |= not (
+                        abs(now[i + k * LANES]) <= box
+                        and abs(now[i + (7 + k) * LANES]) <= speed
+                        and abs(now[i + (10 + k) * LANES]) <= _f(35.0)
+                    )
                 if lost:
                     dead += ONE / _f(LANES)
                 if lost or sb[AGE * LANES + i] >= life:
@@ -279,11 +315,19 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
                 at = acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
                 exogenous(sb, rb, eb, rt, wt)
                 see(xt, acts[t * 4 * LANES : (ACTIONS + t) * 4 * LANES], rt, wt, eb, qb, ot)
-                act(wb, ot, h1s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES], h2s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES], at)
+                act(
+                    wb,
+                    ot,
+                    h1s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES],
+                    h2s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES],
+                    at,
+                )
                 set_point(acts[t * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES], eb, ut)
                 advance(xt, ut, wt, cb, xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES])
                 # A tumbling flight stays finite until its restart.
-                after = xs[(HISTORY + t + 1) * STATE * LANES + 7 * LANES : (HISTORY + t + 1) * STATE * LANES + 13 * LANES]
+                after = xs[
+                    (HISTORY + t + 1) * STATE * LANES + 7 * LANES : (HISTORY + t + 1) * STATE * LANES + 13 * LANES
+                ]
                 for i in range(6 * LANES):
                     after[i] = min(max(after[i], _f(-60.0)), _f(60.0))
             transpose(wb[W1 : W1 + HIDDEN * INPUTS], w1t, HIDDEN, INPUTS, HIDDEN)
@@ -304,13 +348,17 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
                 wt = ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
                 ut = us[t * 4 * LANES : (t + 1) * 4 * LANES]
                 ot = os[t * INPUTS * LANES : (t + 1) * INPUTS * LANES]
-                h1, h2 = h1s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES], h2s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES]
+                h1, h2 = (
+                    h1s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES],
+                    h2s[t * HIDDEN * LANES : (t + 1) * HIDDEN * LANES],
+                )
                 at = acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
                 before = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES]
                 gat = gas[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
                 gabefore = gas[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES]
                 weight = discount ** _f(t) / _f(window * LANES)
-                # Bound each flight's adjoint, so that one tumbling flight cannot spoil its teacher's update, and let it fade.
+                # Bound each flight's adjoint, so that one tumbling flight cannot spoil its teacher's update, and let it
+                # fade.
                 for i in range(LANES):
                     n = ZERO
                     for k in range(STATE):
@@ -363,7 +411,8 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
 
 @kernel
 def judge(which, weights, x, a, s, rng, c, e, q, start, steps, result):
-    """Fly one episode per lane under RAPTOR's rules (sections 1.7 and 1.8 of its code's description), arrays as in `improve`.
+    """Fly one episode per lane under RAPTOR's rules (sections 1.7 and 1.8 of its code's description), arrays as in
+    `improve`.
 
     result (teachers, LANES, 4): survived, return, mean distance over the last second [m], steps flown."""
     out = aligned(STATE * LANES)
@@ -421,12 +470,12 @@ def linearise(x, u, w, c, g, gx, gu):
             gu[b, row] = gub
 
 
-def regulator(quads: Quadrotors, c: np.ndarray, e: np.ndarray, q: np.ndarray, action_cost: float = 0.3) -> np.ndarray:
+def regulator(quads: Quadrotors, e: np.ndarray, q: np.ndarray, action_cost: float = 0.3) -> np.ndarray:
     """Skip weights (teachers, 4, INPUTS) that make each teacher its quadrotor's linear-quadratic regulator at hover.
 
-    State: position, vector part of the quaternion, velocity, rates, motors and the last three actions; input: the change of the
-    action. The linear model comes from the simulator's own adjoint; the Riccati equation is solved by structured doubling.
-    c, e: blocks of parameters and environment, q: scales."""
+    State: position, vector part of the quaternion, velocity, rates, motors and the last three actions; input: the
+    change of the action. The linear model comes from the simulator's own adjoint; the Riccati equation is solved by
+    structured doubling. e: environment, q: scales."""
     n, nx = len(quads), 28
     trim = quads.trim()
     state = np.zeros((n, STATE))
@@ -437,8 +486,8 @@ def regulator(quads: Quadrotors, c: np.ndarray, e: np.ndarray, q: np.ndarray, ac
     g[np.arange(len(rows)), rows] = 1.0
     gx = np.zeros((len(arrays[0]), len(rows), STATE, LANES), np.float32)
     gu = np.zeros((len(arrays[0]), len(rows), 4, LANES), np.float32)
-    flat = [z.reshape(len(z), -1) for z in (*arrays, g)]
-    linearise(*flat, gx.reshape(*gx.shape[:2], -1), gu.reshape(*gu.shape[:2], -1))
+    x, u, w, c, g = (z.reshape(len(z), -1) for z in (*arrays, g))
+    linearise(x, u, w, c, g, gx.reshape(*gx.shape[:2], -1), gu.reshape(*gu.shape[:2], -1))
     jx = gx[:, :, rows].transpose(0, 3, 1, 2).reshape(-1, len(rows), len(rows))[:n].astype(float)
     ju = gu.transpose(0, 3, 1, 2).reshape(-1, len(rows), 4)[:n].astype(float) / 2
     taps = e[:, task.ACTION_TAPS : task.ACTION_TAPS + 4, None]
@@ -497,7 +546,8 @@ class TeacherConfig:
     tilt: float = math.pi / 2
     """Largest tilt of ordinary starts [rad]."""
     extra: float = 0.5
-    """Further updates for the teachers that lag, as a share of all updates so far (a count, not a time, so that a run repeats)."""
+    """Further updates for the teachers that lag, as a share of all updates so far (a count, not a time, so that a run
+    repeats)."""
     rounds: int = 3
     """Rounds of further training at most; each is as long as the first training."""
     extra_rate: float = 0.5
@@ -507,7 +557,8 @@ class TeacherConfig:
     seed: int = 0
     """Seed of quadrotors, networks, starts, disturbances and judgements."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> TeacherConfig:
+        """Itself. Raises ValueError for a value that makes no sense."""
         for name in ("count", "updates", "window", "judged"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is needed")
@@ -517,11 +568,19 @@ class TeacherConfig:
         for name in ("life", "rate", "limit_start", "limit_end", "extra_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: a finite number above 0 is needed")
+        return self
 
 
 def start_distribution(tilt: float = math.pi / 2, **shares: float) -> np.ndarray:
-    """The array that `restart` reads. Shares not given are zero; speed and rate are RAPTOR's, a tenth of the starts is at rest."""
-    values = dict.fromkeys(task.START, 0.0) | {"rest": 0.1, "tilt": tilt, "speed": 1.0, "rate": 1.0, "figure_scale": 1.0}
+    """The array that `restart` reads. Shares not given are zero; speed and rate are RAPTOR's, a tenth of the starts is
+    at rest."""
+    values = dict.fromkeys(task.START, 0.0) | {
+        "rest": 0.1,
+        "tilt": tilt,
+        "speed": 1.0,
+        "rate": 1.0,
+        "figure_scale": 1.0,
+    }
     unknown = set(shares) - set(task.START)
     if unknown:
         names = ", ".join(sorted(unknown))
@@ -580,7 +639,7 @@ class Teachers:
         weights[:, W1:W2] = first.reshape(n, -1)
         weights[:, W2:B2] = rng.normal(size=(n, HIDDEN * HIDDEN)) / math.sqrt(HIDDEN)
         weights[:, W3:SKIP] = rng.normal(size=(n, 4 * HIDDEN)) * 0.01 / math.sqrt(HIDDEN)
-        weights[:, SKIP:] = regulator(self.quads, self.c, environment, self.q).reshape(n, -1)
+        weights[:, SKIP:] = regulator(self.quads, environment, self.q).reshape(n, -1)
         return weights.astype(np.float32)
 
     def train(
@@ -590,7 +649,8 @@ class Teachers:
         which: np.ndarray | None = None,
         tick: Callable[[int], object] = lambda done: None,
     ) -> None:
-        """Run the updates of `schedule` (updates, 2: learning rate, adjoint limit) on all teachers or on those in `which`.
+        """Run the updates of `schedule` (updates, 2: learning rate, adjoint limit) on all teachers or on those in
+        `which`.
 
         `tick` is called with the number of teachers done. Raises ValueError where a weight or state is not finite."""
         i = np.arange(len(self.quads)) if which is None else which
@@ -607,7 +667,8 @@ class Teachers:
     def judge(
         self, start: np.ndarray, episodes: int, seed: int | list[int], which: np.ndarray | None = None, steps: int = 500
     ) -> np.ndarray:
-        """RAPTOR's score on each teacher's own quadrotor: (teachers, episodes, 4) survived, return, distance [m], steps.
+        """RAPTOR's score on each teacher's own quadrotor: (teachers, episodes, 4) survived, return, distance [m],
+        steps.
 
         A teacher meets the same episodes whoever else is judged. Raises ValueError where a return is not finite."""
         n = len(self.quads)
@@ -653,7 +714,9 @@ def load_teachers(folder: Path) -> Teachers:
         raise RunError(f"{path}: not a file of teachers ({error})") from error
     if weights.shape != (len(quads), WEIGHTS) or weights.dtype != np.float32:
         needed = f"float32 {(len(quads), WEIGHTS)}"
-        raise RunError(f"{path}: the weights are {weights.dtype} {weights.shape}; {len(quads)} quadrotors need {needed}")
+        raise RunError(
+            f"{path}: the weights are {weights.dtype} {weights.shape}; {len(quads)} quadrotors need {needed}"
+        )
     if not np.isfinite(weights).all():
         raise RunError(f"{path}: a weight of teacher {np.flatnonzero(~np.isfinite(weights).all(1))[0]} is not finite")
     return Teachers(quads, TeacherConfig(**content["config"]), weights)
@@ -668,25 +731,43 @@ def schedule(config: TeacherConfig, first: int, count: int, total: int, rate: fl
 
 
 KIND = "quad-teachers"
+QUICK = {"updates": 70, "window": 125, "rounds": 1, "extra": 0.15, "judged": 64}  # what a demonstration can afford
 CALL = 10  # updates per call of the kernel: a teacher's memory stays in the cache meanwhile
 CURVE_TEACHERS, CURVE_EPISODES, CURVE_POINTS = 128, 16, 10  # the learning curve in metrics.jsonl
 NEIGHBOURS = 24  # comparable quadrotors
-DEAD_BAR, RETURN_BAR = 0.005, 10.0  # a teacher lags if more of its episodes end, or if it returns this much less than comparable ones
+DEAD_BAR, RETURN_BAR = (
+    0.005,
+    10.0,
+)  # a teacher lags if more of its episodes end, or if it returns this much less than comparable ones
 LOST = 0.5  # below this share of survivors a teacher begins anew instead of going on
 AUTHORITY_BINS = (40, 80, 160, 400, 1200)  # torque to inertia [rad/s^2]
-PUBLISHED = {"terminated": 0.0044, "return": 649.0, "core_hours": 517.0}  # RAPTOR's 1000 teachers by SAC, from up to 1 rad
+PUBLISHED = {
+    "terminated": 0.0044,
+    "return": 649.0,
+    "core_hours": 517.0,
+}  # RAPTOR's 1000 teachers by SAC, from up to 1 rad
 
 
 def train_teachers(run: Run, config: TeacherConfig) -> Teachers:
-    """Train, judge, train those again that lag, judge anew with other seeds, save. Goes on where the run's checkpoint is."""
+    """Train, judge, train those again that lag, judge anew with other seeds, save. Goes on where the run's checkpoint
+    is."""
+    config.check()
     begun = time.process_time()
+    compiling = compile_first("sim.train.teachers:compile_training", "sim.train.teachers:compile_judgement")
+    compile_training()
+    compile_judgement()
+    run.exclude(time.process_time() - begun)
     restored = run.restore()
     path = run.folder / "quadrotors.npz"
     if restored is None:
         quads = sample(config.preset, config.count, config.seed)
         quads.save(path, preset=config.preset, seed=config.seed)
         teachers = Teachers(quads, config)
-        progress: dict[str, Any] = {"round": 0, "update": 0, "budget": int(config.extra * config.count * config.updates)}
+        progress: dict[str, Any] = {
+            "round": 0,
+            "update": 0,
+            "budget": int(config.extra * config.count * config.updates),
+        }
         kept = {"best": teachers.weights.copy(), "which": np.arange(config.count)}
     else:
         progress, arrays = restored
@@ -694,9 +775,7 @@ def train_teachers(run: Run, config: TeacherConfig) -> Teachers:
         for name in FLIGHT:
             setattr(teachers, name, arrays[name])
         kept = {name: arrays[name] for name in ("best", "which")}
-    compile_kernels(teachers)
-    run.exclude(time.process_time() - begun)
-    run.log(event="started" if restored is None else "resumed", **progress, compile_core_seconds=time.process_time() - begun)
+    run.log(event="started" if restored is None else "resumed", **progress, compile_core_seconds=compiling)
 
     def checkpoint() -> None:
         run.checkpoint(progress, {name: getattr(teachers, name) for name in FLIGHT} | kept)
@@ -732,7 +811,9 @@ def train_teachers(run: Run, config: TeacherConfig) -> Teachers:
         teachers.m[lag], teachers.v[lag], teachers.step[lag], teachers.x[lag] = 0, 0, 0, np.nan
         lost = lag[survived[lag] < LOST]
         if len(lost):
-            fresh = Teachers(teachers.quads[lost], dataclasses.replace(config, seed=config.seed + 1000 + progress["round"]))
+            fresh = Teachers(
+                teachers.quads[lost], dataclasses.replace(config, seed=config.seed + 1000 + progress["round"])
+            )
             teachers.weights[lost] = fresh.weights
         checkpoint()
     write_json(run.folder / "metrics" / "summary.json", summarise(run, teachers))
@@ -742,9 +823,15 @@ def train_teachers(run: Run, config: TeacherConfig) -> Teachers:
 
 
 def _round(
-    run: Run, config: TeacherConfig, teachers: Teachers, progress: dict, which: np.ndarray, checkpoint: Callable[[], None]
+    run: Run,
+    config: TeacherConfig,
+    teachers: Teachers,
+    progress: dict,
+    which: np.ndarray,
+    checkpoint: Callable[[], None],
 ) -> None:
-    """The updates of one round that are still missing, with checkpoints, a progress bar and points of the learning curve."""
+    """The updates of one round that are still missing, with checkpoints, a progress bar and points of the learning
+    curve."""
     start = start_distribution(config.tilt, **TRAINING_SHARES)
     peak = config.rate * (config.extra_rate if progress["round"] else 1.0)
     title = f"round {progress['round']}: {len(which)} teachers" if progress["round"] else f"{len(which)} teachers"
@@ -755,23 +842,37 @@ def _round(
             first = progress["update"]
             count = min(CALL, total - first)
             plan = schedule(config, first, count, total, peak)
-            teachers.train(plan, start, which, lambda done: show(first * len(which) + done * count))
+            tick = partial(_show, show, first * len(which), count)
+            teachers.train(plan, start, which, tick)
             progress["update"] = first + count
             point = (first + count) * CURVE_POINTS // total > first * CURVE_POINTS // total
-            values = {"updates": first + count, "rate": plan[-1, 0], "limit": plan[-1, 1], "broken": teachers.dead[which].mean()}
+            values = {
+                "updates": first + count,
+                "rate": plan[-1, 0],
+                "limit": plan[-1, 1],
+                "broken": teachers.dead[which].mean(),
+            }
             if point:
-                score = teachers.judge(JUDGED_STARTS["1 rad"], CURVE_EPISODES, [config.seed, 4], curve).mean(axis=(0, 1))
+                score = teachers.judge(JUDGED_STARTS["1 rad"], CURVE_EPISODES, [config.seed, 4], curve).mean(
+                    axis=(0, 1)
+                )
                 values |= {"terminated": 1 - score[SURVIVED], "return": score[RETURN], "distance": score[DISTANCE]}
             run.log(round=progress["round"], **{k: float(v) for k, v in values.items()}, core_seconds=run.core_seconds)
             if run.due:
                 checkpoint()
 
 
+def _show(show: Callable[[float], object], before: int, count: int, done: int) -> None:
+    show(before + done * count)
+
+
 def _score(
     teachers: Teachers, config: TeacherConfig, seed: list[int], which: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Survival and return from up to 1 rad, and the mean return from all judged starts, of each teacher."""
-    scores = [teachers.judge(start, config.judged, seed, which).astype(float).mean(1) for start in JUDGED_STARTS.values()]
+    scores = [
+        teachers.judge(start, config.judged, seed, which).astype(float).mean(1) for start in JUDGED_STARTS.values()
+    ]
     return scores[0][:, SURVIVED], scores[0][:, RETURN], np.mean([z[:, RETURN] for z in scores], axis=0)
 
 
@@ -789,10 +890,16 @@ def comparable(quads: Quadrotors, values: np.ndarray) -> np.ndarray:
 
 
 def summarise(run: Run, teachers: Teachers) -> dict[str, Any]:
-    """The final judgement, with a seed of its own: for each kind of start terminated share, return, worst teacher, bins."""
+    """The final judgement, with a seed of its own: for each kind of start terminated share, return, worst teacher,
+    bins."""
     config = teachers.config
     agility = teachers.quads.torque_to_inertia
-    result: dict[str, Any] = {"teachers": len(teachers.quads), "episodes": config.judged, "preset": config.preset, "seed": config.seed}
+    result: dict[str, Any] = {
+        "teachers": len(teachers.quads),
+        "episodes": config.judged,
+        "preset": config.preset,
+        "seed": config.seed,
+    }
     for name, start in JUDGED_STARTS.items():
         scores = teachers.judge(start, config.judged, [config.seed, 3]).astype(float)
         survived, returned = scores[:, :, SURVIVED].mean(1), scores[:, :, RETURN].mean(1)
@@ -819,7 +926,9 @@ def summarise(run: Run, teachers: Teachers) -> dict[str, Any]:
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """What `summarise` found, beside the published figures."""
-    table = Table(title=f"{summary['teachers']} teachers, {summary['episodes']} episodes each, preset {summary['preset']}")
+    table = Table(
+        title=f"{summary['teachers']} teachers, {summary['episodes']} episodes each, preset {summary['preset']}"
+    )
     for header in ("", *JUDGED_STARTS, "published, 1 rad"):
         table.add_column(header, justify="left" if not header else "right")
     starts = [summary[name] for name in JUDGED_STARTS]
@@ -836,14 +945,23 @@ def summary_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def compile_kernels(teachers: Teachers) -> None:
-    """Compile what training needs (or load it from the cache) without any work."""
-    teachers.train(np.zeros((0, 2)), JUDGED_STARTS["1 rad"], np.zeros(0, np.int64))
-    teachers.judge(JUDGED_STARTS["1 rad"], 1, 0, np.zeros(0, np.int64), steps=0)
+def compile_training() -> None:
+    """Compile the training kernel, without any work."""
+    blank = Teachers(sample("standard", 1, 0), TeacherConfig(), np.zeros((1, WEIGHTS), np.float32))
+    blank.train(np.zeros((0, 2)), JUDGED_STARTS["1 rad"], np.zeros(0, np.int64))
 
 
-def in_threads(work: Callable[[np.ndarray], object], items: np.ndarray, tick: Callable[[int], object] = lambda done: None) -> None:
-    """Share items out to as many threads as numba may use; `work` releases the GIL. An interrupt stops after the parts in work."""
+def compile_judgement() -> None:
+    """Compile what begins and judges teachers, without any work."""
+    blank = Teachers(sample("standard", 1, 0), TeacherConfig())
+    blank.judge(JUDGED_STARTS["1 rad"], 1, 0, np.zeros(0, np.int64), steps=0)
+
+
+def in_threads(
+    work: Callable[[np.ndarray], object], items: np.ndarray, tick: Callable[[int], object] = lambda done: None
+) -> None:
+    """Share items out to as many threads as numba may use; `work` releases the GIL. An interrupt stops after the parts
+    in work."""
     threads = nb.get_num_threads()
     parts = np.array_split(items, max(1, min(len(items), max(4 * threads, len(items) // 8))))
     done = 0

@@ -1,0 +1,226 @@
+"""Train and judge in simulation.
+
+sim train quad-teachers --count 1000 --out runs/teachers
+sim train quad-student --teachers runs/teachers --out runs/student
+sim resume runs/student
+sim eval quad controllers/policies/quad-foundation.onnx
+sim bench quadrotor
+sim report runs/student
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+if TYPE_CHECKING:
+    from sim.run import Run
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with an interrupted training where its last checkpoint is."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    threads: int | None = None
+    """Threads to use; all cores that this process may use when absent."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Fly policies on quadrotors that they have never seen and print a table of what they reach."""
+
+    policies: tyro.conf.Positional[tuple[Path, ...]]
+    """One or more policy.onnx."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/eval.json")
+    """File for the numbers (.json), or a folder."""
+    count: int = 1024
+    """Quadrotors per case."""
+    seed: int = 1
+    """Seed of quadrotors, starts and noise."""
+    peer: Literal["none", "raptor"] = "none"
+    """Measure this published policy on the same quadrotors, in our simulator and in its own; needs the extra
+    [peers]."""
+    threads: int | None = None
+    """Threads to use; all cores that this process may use when absent."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time the simulator on this machine, one core and all."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """File for the numbers (.json), or a folder."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of a run as one HTML page into its folder."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+
+
+def main() -> None:
+    """The command `sim`. Exit status 2 with one sentence for what the user can put right, 130 after an interrupt."""
+    try:
+        _perform(parse(sys.argv[1:]))
+    except (ValueError, OSError) as error:
+        sys.exit(_failed(str(error)))
+
+
+def parse(words: list[str]) -> Any:
+    """The command that these words ask for. Settings of a training come from modules that load slowly: only `train`
+    loads them."""
+    group, rest = words[:1], words[1:] or ["--help"]
+    if group == ["train"]:
+        return _choose("sim train", _trainings(), rest)
+    if group == ["eval"]:
+        return _choose("sim eval", {"quad": Evaluate}, rest)
+    if group == ["bench"]:
+        return _choose("sim bench", {"quadrotor": Bench}, rest)
+    groups = {
+        "train": _group("Train policies."),
+        "eval": _group("Judge policies."),
+        "bench": _group("Time the simulator."),
+    }
+    return _choose("sim", groups | {"resume": Resume, "report": Report}, words or ["--help"])
+
+
+def _choose(name: str, commands: dict[str, Any], words: list[str]) -> Any:
+    return tyro.extras.subcommand_cli_from_dict(
+        commands, prog=name, args=words, description="Simulate, train and judge."
+    )
+
+
+def _group(description: str) -> Callable[[], None]:
+    """A line of `sim --help`; what follows the group's name is parsed elsewhere."""
+
+    def group() -> None: ...
+
+    group.__doc__ = description
+    return group
+
+
+def _trainings() -> dict[str, Any]:
+    from sim.train.distill import StudentConfig
+    from sim.train.teachers import QUICK, TeacherConfig
+
+    def quad_teachers(
+        config: TeacherConfig = TeacherConfig(),  # noqa: B008 (frozen)
+        out: Path = Path("runs/teachers"),
+        quick: bool = False,
+        threads: int | None = None,
+    ) -> Callable[[], None]:
+        """Train one teacher for each of many sampled quadrotors, and judge all of them.
+
+        Args:
+            config: The training.
+            out: Run folder to make.
+            quick: A short training (a twelfth of the updates) in place of the settings of updates, window, extra,
+            rounds and judged. threads: Threads to use; all cores that this process may use when absent.
+        """
+        chosen = dataclasses.replace(config, **QUICK) if quick else config
+        return lambda: _begin("quad-teachers", chosen.check(), chosen.seed, out, threads)
+
+    def quad_student(
+        config: StudentConfig = StudentConfig(),  # noqa: B008 (frozen)
+        out: Path = Path("runs/student"),
+        threads: int | None = None,
+    ) -> Callable[[], None]:
+        """Distil the teachers of a run into one small recurrent policy, and tune it through the simulator.
+
+        Args:
+            config: The training.
+            out: Run folder to make.
+            threads: Threads to use; all cores that this process may use when absent.
+        """
+        return lambda: _begin("quad-student", config, config.seed, out, threads)
+
+    # Annotations are text in this module, and text is looked up where these two names are not.
+    quad_teachers.__annotations__["config"] = tyro.conf.OmitArgPrefixes[TeacherConfig]
+    quad_student.__annotations__["config"] = tyro.conf.OmitArgPrefixes[StudentConfig]
+    return {"quad-teachers": quad_teachers, "quad-student": quad_student}
+
+
+def _perform(command: Any) -> None:
+    if isinstance(command, Resume):
+        from sim.run import Run
+
+        _use(command.threads)
+        _continue(Run.open(command.run))
+    elif isinstance(command, Evaluate):
+        from sim.evaluate import evaluate_command
+
+        _use(command.threads)
+        evaluate_command(command.policies, command.output, command.count, command.seed, command.peer)
+    elif isinstance(command, Bench):
+        from sim.bench import bench_command
+
+        bench_command(command.output)
+    elif isinstance(command, Report):
+        from sim.report import report_command
+
+        report_command(command.run)
+    else:
+        command()
+
+
+def _use(threads: int | None) -> None:
+    import numba
+
+    if threads is None:
+        return
+    most = numba.get_num_threads()  # numba's own limit, before anything lowers it
+    if not 1 <= threads <= most:
+        raise ValueError(f"--threads is {threads}: allowed are 1 to {most} on this machine")
+    numba.set_num_threads(threads)
+
+
+def _begin(kind: str, config: Any, seed: int, folder: Path, threads: int | None) -> None:
+    from sim.run import Run
+
+    _use(threads)
+    _continue(Run.create(folder, kind, config, seed))
+
+
+def _continue(run: Run) -> None:
+    """Train what the run folder asks for, up to its end."""
+    import json
+
+    from rich.console import Console
+
+    try:
+        if run.kind == "quad-teachers":
+            from sim.train.teachers import TeacherConfig, summary_table, train_teachers
+
+            train_teachers(run, run.config(TeacherConfig))
+            Console().print(summary_table(json.loads((run.folder / "metrics" / "summary.json").read_text())))
+        elif run.kind == "quad-student":
+            from sim.train.distill import StudentConfig, train_student
+
+            train_student(run, run.config(StudentConfig))
+        else:
+            raise ValueError(f"{run.folder}: kind {run.kind!r} is not known: allowed are quad-teachers, quad-student")
+    except KeyboardInterrupt:
+        print(f"sim: interrupted; `sim resume {run.folder}` goes on where the last checkpoint is", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        run.close()
+    print(run.folder)
+
+
+def _failed(message: str) -> int:
+    print(f"sim: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()
