@@ -529,7 +529,7 @@ def evaluate_command(
     content: dict[str, Any] = {"count": count, "seed": seed, "facts": measured_with(seed)}
     content |= {"policies": {}, "results": {}, "probes": {}}
     for path in policy_paths:
-        policy, name = load_policy(path), _unique(path.stem, content["policies"])
+        policy, name = load_policy(path), _unique(_name_of(path), content["policies"])
         content["policies"][name] = {
             "file": str(path),
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -569,7 +569,7 @@ def evaluate_command(
                 done=lambda case, name=name, where=where: done(f"{name} in {where}: {case}"),
             )
             content["results"].setdefault(name, {})[where] = results
-            if where == "realign":
+            if where == "realign" and not name.endswith(".so"):  # the same memory as the policy that it comes from
                 content["probes"][name] = probes(policy, 2 * count, seed, front)
     path = save(output, "eval.json", content)
     for table in tables(content):
@@ -577,6 +577,13 @@ def evaluate_command(
     machine = f"{content['facts']['cpu']}, {content['facts']['cores']} cores"
     console.print(f"{count} quadrotors a case, seed {seed}; 95 % intervals; {machine}; saved as {path}")
     return content
+
+
+def _name_of(path: Path) -> str:
+    """The run's name for the `policy.onnx` of a run; a compiled policy keeps its suffix."""
+    if path.suffix == ".so":
+        return path.name
+    return path.resolve().parent.name if path.name == "policy.onnx" else path.stem
 
 
 def _unique(name: str, taken: dict[str, Any]) -> str:
@@ -588,11 +595,11 @@ def tables(content: dict[str, Any]) -> list[Table]:
     """The results and the probes as tables."""
     runs = [(name, where) for name, by in content["results"].items() for where in by]
     main = Table(title="Evaluation")
-    main.add_column("case")
-    main.add_column("target", justify="right")
-    main.add_column("published,\nin l2f, once", justify="right")
+    main.add_column("case", min_width=16, overflow="fold")
+    main.add_column("target", justify="right", min_width=7)
+    main.add_column("published,\nin l2f, once", justify="right", min_width=7)
     for name, where in runs:
-        main.add_column(f"{name}\nin {where}", justify="right", no_wrap=True)
+        main.add_column(f"{name}\nin {where}", justify="right", min_width=9, overflow="fold")
     first = content["results"][runs[0][0]][runs[0][1]]
     for case, measured in first.items():
         for measure, entry in measured.items():
@@ -601,7 +608,7 @@ def tables(content: dict[str, Any]) -> list[Table]:
                 found = content["results"][name][where].get(case, {}).get(measure)
                 cells.append(_cell(found) if found else "-")
             label = case if len(measured) == 1 else f"{case}: {measure}"
-            main.add_row(label, _number(entry["target"], entry), _number(entry["published"], entry), *cells)
+            main.add_row(label, number(entry["target"], entry), number(entry["published"], entry), *cells)
     knows = Table(title="What the hidden state knows: R² of a linear readout")
     knows.add_column("policy")
     knows.add_column("quantity")
@@ -613,7 +620,8 @@ def tables(content: dict[str, Any]) -> list[Table]:
     return [main, knows]
 
 
-def _number(value: float | None, entry: dict[str, Any], unit: bool = True) -> str:
+def number(value: float | None, entry: dict[str, Any], unit: bool = True) -> str:
+    """A value of this entry of the results, as people read it."""
     if value is None:
         return "-"
     if entry["kind"] == "share":
@@ -626,7 +634,7 @@ def _number(value: float | None, entry: dict[str, Any], unit: bool = True) -> st
 def _cell(entry: dict[str, Any]) -> str:
     if entry["value"] is None:
         return "no survivor"
-    text = _number(entry["value"], entry)
+    text = number(entry["value"], entry)
     if entry["low"] is not None:
-        text += f" ({_number(entry['low'], entry, False)} to {_number(entry['high'], entry, False)})"
+        text += f" ({number(entry['low'], entry, False)} to {number(entry['high'], entry, False)})"
     return text if entry["met"] is None else f"{text} {'pass' if entry['met'] else 'miss'}"

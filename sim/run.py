@@ -271,7 +271,9 @@ def compile_first(*functions: str) -> float:
     code = (
         "import importlib, sys; module, name = sys.argv[1].split(':'); getattr(importlib.import_module(module), name)()"
     )
-    children = [subprocess.Popen([sys.executable, "-c", code, f], env=environment) for f in functions]
+    # A process group of their own: an interrupt from the keyboard reaches only this process, which then ends them.
+    command = [sys.executable, "-c", code]
+    children = [subprocess.Popen([*command, f], env=environment, process_group=0) for f in functions]
     try:
         failed = [f for f, child in zip(functions, children, strict=True) if child.wait()]
     except BaseException:

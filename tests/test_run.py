@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -239,5 +237,3 @@ def test_functions_are_compiled_in_other_processes() -> None:
     assert runs.compile_first("os:getpid") > 0
     with pytest.raises(RuntimeError, match="os:nothing"):
         runs.compile_first("os:nothing")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime > 0
-    assert os.getpid()

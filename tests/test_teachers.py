@@ -30,7 +30,7 @@ from sim.train.teachers import (
     train_teachers,
 )
 
-SMALL = TeacherConfig(count=12, updates=40, window=100, rounds=1, extra=0.3, judged=32, seed=5)
+SMALL = TeacherConfig(preset="standard", count=12, updates=40, window=100, rounds=1, extra=0.3, judged=32, seed=5)
 START = teachers.start_distribution(**teachers.TRAINING_SHARES)
 
 

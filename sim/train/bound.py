@@ -1,30 +1,36 @@
-"""Which deaths nobody could have prevented: bounds from optimal control on the starts that RAPTOR's limits allow to survive.
+"""Which deaths nobody could have prevented: bounds from optimal control on the starts that can be survived.
 
-A start is a quadrotor's whole initial state (motors and late commands included) and the wrench that disturbs it from then on.
-Two bounds enclose the share of starts that can be survived:
+A start is a quadrotor's whole initial state (motors and late commands included) and the wrench that disturbs it from
+then on; to survive is to stay within RAPTOR's limits for an episode. Two bounds enclose the share of such starts:
 
-- `survivable`: for this start someone found a way. Direct shooting, clairvoyant, on the true dynamics: a sequence of actions is
-  optimised with the exact adjoint until the flight stays within the limits, and a policy flies on from its end to the end of the
-  episode. What counts is the flight, simulated step by step as an episode is judged.
-- `unavoidable`: for this start there is no way. A relaxation in which everything that could help happens at once still breaks a
-  limit, so every control does. `_proof` says which relaxation.
+- `survivable`: somebody found a way. Direct shooting, clairvoyant, on the true dynamics: a sequence of actions is
+  optimised with the exact adjoint until the flight stays within the limits, and a policy flies on from its end to the
+  end of the episode. What counts is that flight, simulated step by step as an episode is judged.
+- `unavoidable`: there is no way. A relaxation in which everything that could help happens at once still breaks a
+  limit, so every control does. `prove` says which relaxation.
 
-What neither settles stays open: no survivor was found, and no proof. Experience with `survivable` (more restarts and iterations
-change little) says that most open starts are deaths, so `bound_for_starts` names both: "unavoidable" counts the starts without a
-survivor, and the proven part stands beside it. A policy's share of deaths less that share is its distance to the bound.
+What neither settles stays open. `bound_for_starts` calls all starts without a survivor unavoidable and says beside it
+how many of them are proven: more restarts and iterations change the former little, and a relaxation that is simple
+enough to be checked misses most of the latter. A policy's share of deaths less the unavoidable share is its distance
+to the bound.
 
-The limits do not depend on the reference, so episodes that follow one can be bounded as well as those that hold a position.
+The limits do not depend on the reference, so episodes that follow one can be bounded as well as those that hold a
+position.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numba as nb
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from sim.backends.quadrotor import (
     GRAVITY,
@@ -41,6 +47,7 @@ from sim.backends.quadrotor import (
     block,
     kernel,
 )
+from sim.metrics import Estimate, share
 from sim.robots.quadrotors import Quadrotors
 from sim.run import write_json
 from sim.tasks import quadrotor as task
@@ -65,35 +72,30 @@ from sim.train.teachers import (
     HIDDEN,
     INPUTS,
     SCALES,
+    SKIP,
     SURVIVED,
+    WEIGHTS,
     TeacherConfig,
     Teachers,
     act,
     in_threads,
     load_teachers,
+    regulator,
     see,
     start_distribution,
 )
 
 STEPS = 500  # of an episode
-# (steps that are optimised, iterations of Adam, seed of the first guesses); the next one is tried where the one before fails
-ATTEMPTS = ((100, 300, 0), (200, 900, 1))
+# (steps that are optimised, iterations of Adam, seed of the first guesses); the next where the one before fails
+# The last, the whole episode, is only for starts where a sequence stays within the limits, but no policy can fly on.
+ATTEMPTS = ((100, 300, 0), (200, 900, 1), (STEPS, 300, 2))
 CHECK = 10  # iterations between two looks at whether a policy can fly on
 GUIDED = 12  # lanes that begin with a policy's actions; the others begin with the trim, nothing, everything, and noise
 PROOF_STEPS = 60  # after this time no relaxation proves anything
 PROOF_SLACK = 0.02  # what the integrator may differ from the continuous motion: [m/s] on speeds, [m] on positions
 PROOF_PARTS = 4  # parts into which the step is split in which the relaxed control changes over
-VERTICAL_FIRST = sorted(
-    (
-        (x, y, z)
-        for x in range(-2, 3)
-        for y in range(-2, 3)
-        for z in range(-2, 3)
-        if math.gcd(math.gcd(abs(x), abs(y)), abs(z)) == 1
-    ),
-    key=lambda d: (d[0] ** 2 + d[1] ** 2 + 0.5 * d[2] ** 2 + (d[2] > 0), d),
-)
-DIRECTIONS = np.array([np.array(d) / math.hypot(*d) for d in VERTICAL_FIRST])
+_GRID = [(x, y, z) for x in range(-2, 3) for y in range(-2, 3) for z in range(-2, 3) if math.gcd(x, y, z) == 1]
+DIRECTIONS = np.array([np.array(d) / math.hypot(*d) for d in _GRID])  # in which speeds are bounded
 BINS = (40.0, 80.0, 120.0, 160.0, 240.0, 400.0, 1200.0)  # torque to inertia [rad/s^2]
 
 _f = np.float32
@@ -110,7 +112,11 @@ def worst(x, box, i):
     """The state of lane i in units of the limits: above one means broken."""
     r = ZERO
     for c in range(3):
-        p, v, w = abs(x[c * LANES + i]) / box, abs(x[(7 + c) * LANES + i]) / _SPEED, abs(x[(10 + c) * LANES + i]) / _RATE
+        p, v, w = (
+            abs(x[c * LANES + i]) / box,
+            abs(x[(7 + c) * LANES + i]) / _SPEED,
+            abs(x[(10 + c) * LANES + i]) / _RATE,
+        )
         r = max(r, p, v, w)
     return r
 
@@ -119,9 +125,14 @@ def worst(x, box, i):
 def fly(acts, count, steps, x0, wrench, ref, weights, c, e, q, scratch, lasted):
     """Fly all lanes of a block from the state x0: `count` given actions, then a teacher's network.
 
-    acts: (ACTIONS + steps, 4, LANES) flat, begins with the actions before the start, then the given ones; the others are written
-    here. wrench: (times, WRENCH), the last row stays. lasted: (LANES,) out, steps within the limits."""
-    x, out, w, u = scratch[0:_S], scratch[_S : 2 * _S], scratch[2 * _S : 2 * _S + WRENCH * LANES], scratch[3 * _S : 3 * _S + _A]
+    acts: (ACTIONS + steps, 4, LANES) flat, begins with the actions before the start, then the given ones; the others
+    are written here. wrench: (times, WRENCH), the last row stays. lasted: (LANES,) out, steps within the limits."""
+    x, out, w, u = (
+        scratch[0:_S],
+        scratch[_S : 2 * _S],
+        scratch[2 * _S : 2 * _S + WRENCH * LANES],
+        scratch[3 * _S : 3 * _S + _A],
+    )
     o, h1 = scratch[4 * _S : 4 * _S + INPUTS * LANES], scratch[8 * _S : 8 * _S + HIDDEN * LANES]
     h2 = scratch[10 * _S : 10 * _S + HIDDEN * LANES]
     for k in range(_S):
@@ -168,12 +179,14 @@ def repeat(row, out):
 
 @kernel
 def shoot(which, states, wrench, previous, weights, c, e, q, aims, noise, horizon, iterations, found, closest, plans):
-    """Look for a survivor of the starts in `which`: one start at a time, its lanes are restarts from different first guesses.
+    """Look for a survivor of the starts in `which`: one start at a time, its lanes are restarts from different first
+    guesses.
 
-    states: (n, STATE); wrench: (n, times, WRENCH); previous: (n, ACTIONS, 4), oldest first; weights: (n, guides, WEIGHTS) of the
-    networks that guess and that fly on; c, e, q: (n, PARAMS | ENVIRONMENT | SCALES); aims: (LANES, 3) where the guesses fly to, in
-    boxes; noise: (horizon, 4); horizon: steps that are optimised. Out: found (n,), closest (n,) smallest violation (worst ratio to a limit) of any sequence tried,
-    plans (n, STEPS, 4) the actions that survive."""
+    states: (n, STATE); wrench: (n, times, WRENCH); previous: (n, ACTIONS, 4), oldest first; weights: (n, guides,
+    WEIGHTS) of the networks that guess and that fly on; c, e, q: (n, PARAMS | ENVIRONMENT | SCALES); aims: (LANES, 3)
+    where the guesses fly to, in boxes; noise: (horizon, 4); horizon: steps that are optimised. Out: found (n,),
+    closest (n,) smallest violation (worst ratio to a limit) of any sequence tried, plans (n, STEPS, 4) the actions
+    that survive."""
     cb, eb, qb = aligned(PARAMS * LANES), aligned(ENVIRONMENT * LANES), aligned(SCALES)
     x0, w, u = aligned(_S), aligned(WRENCH * LANES), aligned(_A)
     ref, zero = aligned(REFERENCE * LANES), aligned(REFERENCE * LANES)
@@ -303,7 +316,9 @@ def _thrust_range(low, high, sag_low, sag_high, strength, c0, c1, c2, dead, live
     if c2 != 0.0 and a < -0.5 * c1 / c2 < b:  # the vertex of a curve that is not monotonic
         top = c0 - 0.25 * c1 * c1 / c2
         smallest, largest = min(smallest, top), max(largest, top)
-    return strength * min(smallest * sag_low, smallest * sag_high), strength * max(largest * sag_low, largest * sag_high)
+    return strength * min(smallest * sag_low, smallest * sag_high), strength * max(
+        largest * sag_low, largest * sag_high
+    )
 
 
 @nb.njit(error_model="numpy")
@@ -318,20 +333,22 @@ def _toward(x, y, angle, half):
 def _speed_bound(
     lowest, first, count, stride, directed, psi0, rate0, speed0, fastest, base, top, gyro, lever, high, low, push, dt
 ):
-    """Lower `lowest` (count,) to the smallest speed along a direction that the relaxed control of `prove` reaches [m/s].
+    """Lower `lowest` (count,) to the smallest speed along a direction that the relaxed control of `prove` reaches
+    [m/s].
 
-    From step `first` on, with psi0 and rate0 at its beginning, the relaxed control gives thrust away, at most (top - base) / lever, fully until a moment and not afterwards: every `stride`-th moment is
-    tried. In the step of the moment the share lies between two neighbouring ones: the rotation takes the larger, the cost the
-    smaller."""
+    From step `first` on, with psi0 and rate0 at its beginning, the relaxed control gives thrust away, at most (top -
+    base) / lever, fully until a moment and not afterwards: every `stride`-th moment is tried. In the step of the
+    moment the share lies between two neighbouring ones: the rotation takes the larger, the cost the smaller."""
     for change in range(first, count, stride):
-        for part in range(PROOF_PARTS):
+        parts = PROOF_PARTS if stride == 1 else 1
+        for part in range(parts):
             psi, peak, rate, speed = psi0, psi0, rate0, speed0
             for t in range(first, count):
                 gain = max(top[t] - base[t], 0.0)
                 turned, paid = 0.0, 0.0
                 if t < change:
                     turned, paid = gain, gain
-                elif t == change:
+                elif t == change and stride == 1:
                     turned, paid = gain * (part + 1) / PROOF_PARTS, gain * part / PROOF_PARTS
                 before = rate
                 rate += dt * (base[t] + turned + gyro[t])
@@ -365,31 +382,47 @@ def _excess(best, v0, p0, size, box):
 def prove(which, states, wrench, previous, c, e, directions, excess_found):
     """For the starts in `which`: is death certain? Arrays as in `shoot`, float64.
 
-    excess_found (n,): out, by how much a limit is certainly exceeded, in units of the limit; death is certain where it is above 0.
+    excess_found (n,): out, by how much a limit is certainly exceeded, in units of the limit; death is certain where
+    it is above 0.
 
-    The relaxation, for one direction (unit vector d in the world) and every time t: the flight is dead if every control makes the
-    speed along d exceed the support of the speed limits, 2 m/s |d|_1, at t. The speed changes by the given force, gravity, drag (bounded
-    by its largest value within the limits) and T cos(psi), psi the angle between the thrust axis and d. What is relaxed:
+    The relaxation, for one direction (unit vector d in the world) and every time t: the flight is dead if every
+    control makes the speed along d exceed the support of the speed limits, 2 m/s |d|_1, at t. The speed changes by
+    the given force, gravity, drag (bounded by its largest value within the limits) and T cos(psi), psi the angle
+    between the thrust axis and d. What is relaxed:
 
-    1. Each motor on its own is anywhere between the one that has fallen as fast, and the one that has risen as fast, as lags,
-       late commands and the command's range allow; it jumps within that range at no cost. With it go thrust and torques.
-    2. psi grows at most as fast as a rotation about the best axis. Two bounds on its rate are used, each valid: the length of the
-       rates across the thrust axis (which the gyroscopic torque changes only through unequal inertias, d|w|/dt <= |a| + |gx + gy|/2
-       |wz| |w|), and the rate along d itself (psi'' = a_k + (1 + g) |wz| |w| + |w|^2 cot psi, whose last terms are bounded
-       by the former bound), where the body axis k that turns psi is known up to what yaw and sideways rotation can have moved it.
-    3. Torque comes from giving thrust away: a_k <= (torque of the largest thrusts) + lever D, T <= (largest thrusts) - D.
-       While psi < 90 degrees, thrust is harmful and the relaxation takes the smallest, and D for free; from then on D costs
-       D |cos psi|. With psi replaced by its largest value so far, the cost of a given D never falls, while rotation helps
-       all the longer the earlier it comes: so D is best spent first, fully until one moment and not at all afterwards. All
-       moments are tried.
+    1. Each motor on its own is anywhere between the one that has fallen as fast, and the one that has risen as fast,
+       as lags, late commands and the command's range allow; it jumps within that range at no cost. With it go thrust
+       and torques.
+    2. psi grows at most as fast as a rotation about the best axis. Two bounds on its rate are used, each valid: the
+       length of the rates across the thrust axis (which the gyroscopic torque changes only through unequal inertias,
+       d|w|/dt <= |a| + |gx + gy|/2 |wz| |w|), and the rate along d itself (psi'' = a_k + (1 + g) |wz| |w| + |w|^2 cot
+       psi, whose last terms are bounded by the former bound), where the body axis k that turns psi is known up to
+       what yaw and sideways rotation can have moved it.
+    3. Torque comes from giving thrust away: a_k <= (torque of the largest thrusts) + lever D, T <= (largest thrusts)
+       - D. While psi < 90 degrees, thrust is harmful and the relaxation takes the smallest, and D for free; from then
+       on D costs D |cos psi|. With psi replaced by its largest value so far, the cost of a given D never falls, while
+       rotation helps all the longer the earlier it comes: so D is best spent first, fully until one moment and not at
+       all afterwards. All moments are tried.
+    4. Before psi reaches 90 degrees, turning costs thrust as well: with U the thrust above the smallest, w' <= least +
+       lever U for the length w of the rates across the thrust axis (least: torque of the smallest thrusts), so the
+       integral of U cos psi is at least that of (w' - least) cos psi / lever, which by parts is (w^2 sin psi - least
+       cos psi) / lever and a boundary term; and by Cauchy and Schwarz the integral of w^2 sin psi over the time t1 is
+       at least (arc of sqrt(sin psi))^2 / t1. All steps in which psi may reach 90 degrees are tried, each at this
+       price.
 
-    The same speeds, each at its own smallest, integrate to a bound on the position. A position or speed must exceed its limit
-    by PROOF_SLACK to count."""
+    The same speeds, each at its own smallest, integrate to a bound on the position. A position or speed must exceed
+    its limit by PROOF_SLACK to count."""
     dt, count = TIME_STEP, PROOF_STEPS
     low_t, high_t = np.empty((count, 4)), np.empty((count, 4))
     low, high, base, top = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
     yaw, fastest, gyro, least = np.empty(count), np.empty(count), np.empty(count), np.empty(count)
-    base_k, top_k, gyro_k, cone, push = np.empty(count), np.empty(count), np.empty(count), np.empty(count), np.empty(count)
+    base_k, top_k, gyro_k, cone, push = (
+        np.empty(count),
+        np.empty(count),
+        np.empty(count),
+        np.empty(count),
+        np.empty(count),
+    )
     lowest, best = np.empty(count), np.empty(count)
     torque = np.empty((count, 2))
     for b in which:
@@ -457,7 +490,8 @@ def prove(which, states, wrench, previous, c, e, directions, excess_found):
                         y += p[11 + i] * (high_t[t, i] - low_t[t, i])
                 top[t] = max(top[t], math.hypot(x, y))
             about_z = max(
-                high_t[t, 1] + high_t[t, 3] - low_t[t, 0] - low_t[t, 2], high_t[t, 0] + high_t[t, 2] - low_t[t, 1] - low_t[t, 3]
+                high_t[t, 1] + high_t[t, 3] - low_t[t, 0] - low_t[t, 2],
+                high_t[t, 0] + high_t[t, 2] - low_t[t, 1] - low_t[t, 3],
             )
             # One step of both rates with each other's value at its end, so that the bound holds within the step too.
             next_rates = rates + dt * (top[t] + unequal * wz * rates)
@@ -481,7 +515,9 @@ def prove(which, states, wrench, previous, c, e, directions, excess_found):
             across = math.hypot(b0, b1)
             arc = 0.0  # integral of sqrt(sin) from psi0 to 90 degrees, by the smallest value in each part
             for k in range(32):
-                arc += math.sqrt(math.sin(psi0 + (_HALF_TURN / 2 - psi0) * k / 32)) * max(_HALF_TURN / 2 - psi0, 0.0) / 32
+                arc += (
+                    math.sqrt(math.sin(psi0 + (_HALF_TURN / 2 - psi0) * k / 32)) * max(_HALF_TURN / 2 - psi0, 0.0) / 32
+                )
             v0, p0 = s[7] * d0 + s[8] * d1 + s[9] * d2, s[0] * d0 + s[1] * d1 + s[2] * d2
             mean, spread = (strong[0] + strong[1]) / 2, (strong[0] - strong[1]) / 2
             drag = SPEED_LIMIT * (mean * size + spread * math.sqrt(3))
@@ -492,33 +528,34 @@ def prove(which, states, wrench, previous, c, e, directions, excess_found):
                 push[t] = total
             # Few moments first: where even their smallest speed breaks no limit, all of them prove nothing.
             for stride in (PROOF_STEPS // 6, 1):
-                for t in range(count):
-                    lowest[t] = 1e9
+                lowest[:] = 1e9
                 rest = (fastest, base, top, gyro, lever, high, low, push, dt)
                 if psi0 >= _HALF_TURN / 2:
                     _speed_bound(lowest, 0, count, stride, False, psi0, rates0, 0.0, *rest)
                 else:
-                    # Either psi stays below 90 degrees, or it is there in some step, at the price of having turned there.
+                    # Either psi stays below 90 degrees, or it is there in some step, at the price of turning so far.
                     far, ground, effort = psi0, 0.0, 0.0
                     for t in range(count):
                         far = far + dt * fastest[t]
                         effort += dt * (least[t] + gyro[t]) * math.cos(psi0)
                         if far >= _HALF_TURN / 2 and (stride == 1 or t % 3 == 0):
                             price = (arc * arc / (dt * (t + 1)) - rates0 * math.cos(psi0) - effort) / lever
-                            _speed_bound(
-                                *(lowest, t, count, stride, False, _HALF_TURN / 2, fastest[t], ground + max(price, 0.0), *rest)
-                            )
+                            here = (_HALF_TURN / 2, fastest[t], ground + max(price, 0.0))
+                            _speed_bound(lowest, t, count, stride, False, *here, *rest)
                         ground += dt * (max(low[t], 0.0) * max(math.cos(far), 0.0) + min(low[t], 0.0))
                         lowest[t] = min(lowest[t], ground + push[t])
                 best[:] = lowest
                 if across > 0.2:
-                    # psi' = (wx e_y - wy e_x) / sin psi: the axis k = (e_y, -e_x) / sin psi turns the thrust axis away from d.
+                    # psi' = (wx b1 - wy b0) / sin psi: the axis k = (b1, -b0) / sin psi turns thrust away from d.
                     rate0 = (s[10] * b1 - s[11] * b0) / across
                     angle = math.atan2(-b0, b1)
                     near, far, width = psi0, psi0, 0.0
                     for t in range(count):
                         near, far = max(near - dt * fastest[t], 0.0), min(far + dt * fastest[t], _HALF_TURN)
-                        side = max(abs(math.cos(near) / max(math.sin(near), 1e-3)), abs(math.cos(far) / max(math.sin(far), 1e-3)))
+                        side = max(
+                            abs(math.cos(near) / max(math.sin(near), 1e-3)),
+                            abs(math.cos(far) / max(math.sin(far), 1e-3)),
+                        )
                         width = min(width + dt * (yaw[t] + fastest[t] * side), _HALF_TURN)
                         cone[t] = width
                         upward = max(math.cos(near) / max(math.sin(near), 1e-3), 0.0)
@@ -532,17 +569,18 @@ def prove(which, states, wrench, previous, c, e, directions, excess_found):
                                     x -= p[15 + i] * (high_t[t, i] - low_t[t, i])
                                     y += p[11 + i] * (high_t[t, i] - low_t[t, i])
                             top_k[t] = max(top_k[t], _toward(x, y, angle, width))
-                    # The lever holds for all times up to the last one: so horizons of several lengths are tried.
+                    # The lever holds for all times up to the last one, so horizons of several lengths are tried.
                     for until in range(10, count + 1, 10):
-                        lever_k = 0.0
+                        lever_k = 1e-9
                         for i in range(4):
                             lever_k = max(lever_k, _toward(-p[15 + i], p[11 + i], angle, cone[until - 1]))
-                        for t in range(until):
-                            lowest[t] = 1e9
-                        rest = (fastest, base_k, top_k, gyro_k, max(lever_k, 1e-9), high, low, push, dt)
-                        _speed_bound(lowest, 0, until, stride, True, psi0, rate0, 0.0, *rest)
-                        for t in range(until):
-                            best[t] = max(best[t], lowest[t])
+                        span = until if stride == 1 else count
+                        lowest[:] = 1e9
+                        rest = (fastest, base_k, top_k, gyro_k, lever_k, high, low, push, dt)
+                        _speed_bound(lowest, 0, span, stride, True, psi0, rate0, 0.0, *rest)
+                        best[:span] = np.maximum(best[:span], lowest[:span])
+                        if stride > 1:
+                            break
                 over = _excess(best, v0, p0, size, e[b, BOX])
                 if over <= 0.0 or stride == 1:
                     excess_found[b] = max(excess_found[b], over)
@@ -576,10 +614,30 @@ def _record(x, a, s, rng, e, start, steps, wanted, states, wrench, previous):
 def replay(which, x, a, s, rng, e, start, steps, wanted, states, wrench, previous):
     """The starts and wrenches of chosen episodes; the random numbers are used up as `judge` uses them.
 
-    wanted: (teachers, LANES) index of the row of states (n, STATE), wrench (n, times, WRENCH) and previous (n, ACTIONS, 4) that an
-    episode fills, or -1. The other arrays as in `judge`."""
+    wanted: (teachers, LANES) index of the row of states (n, STATE), wrench (n, times, WRENCH) and previous (n,
+    ACTIONS, 4) that an episode fills, or -1. The other arrays as in `judge`."""
     for b in which:
         _record(x[b], a[b], s[b], rng[b], e[b], start, steps, wanted[b], states, wrench, previous)
+
+
+@kernel
+def follow(which, states, wrench, previous, weights, c, e, q, actions):
+    """Fly a network, weights (n, WEIGHTS), from each start to the origin; actions (n, STEPS, 4) out, the rest as in
+    `shoot`."""
+    cb, eb, qb, x0 = aligned(PARAMS * LANES), aligned(ENVIRONMENT * LANES), aligned(SCALES), aligned(_S)
+    acts, scratch, ref = aligned((ACTIONS + STEPS) * _A), aligned(SCRATCH), aligned(REFERENCE * LANES)
+    lasted = np.zeros(LANES, np.int64)
+    for b in which:
+        repeat(c[b], cb)
+        repeat(e[b], eb)
+        repeat(states[b], x0)
+        qb[:] = q[b]
+        for k in range(ACTIONS):
+            repeat(previous[b, k], acts[k * _A : (k + 1) * _A])
+        fly(acts, 0, STEPS, x0, wrench[b], ref, weights[b], cb, eb, qb, scratch, lasted)
+        for t in range(STEPS):
+            for k in range(4):
+                actions[b, t, k] = acts[((ACTIONS + t) * 4 + k) * LANES]
 
 
 @dataclass(frozen=True)
@@ -593,10 +651,11 @@ class Starts:
 
     @staticmethod
     def of(quads: Quadrotors, states: np.ndarray, wrench: np.ndarray, previous: np.ndarray | None = None) -> Starts:
-        """Starts from arrays; a wrench may be (n, 3) constant acceleration, (n, WRENCH) constant, or (n, times, WRENCH).
+        """Starts from arrays; a wrench may be (n, 3) constant acceleration, (n, WRENCH) constant, or (n, times,
+        WRENCH).
 
-        Without `previous`, the motors are where the actions before the start have commanded them. Raises ValueError for a shape
-        that does not fit."""
+        Without `previous`, the motors are where the actions before the start have commanded them. Raises ValueError
+        for a shape that does not fit."""
         n = len(quads)
         if states.shape != (n, STATE):
             raise ValueError(f"states: shape {states.shape}, but {n} quadrotors need {(n, STATE)}")
@@ -606,7 +665,9 @@ class Starts:
         if full.shape == (n, WRENCH):
             full = full[:, None]
         if full.ndim != 3 or full.shape[0] != n or full.shape[1] < 1 or full.shape[2] != WRENCH:
-            raise ValueError(f"wrench: shape {np.shape(wrench)}, but {n} quadrotors need (n, 3), (n, {WRENCH}) or (n, times, {WRENCH})")
+            raise ValueError(
+                f"wrench: shape {np.shape(wrench)}, but need (n, 3), (n, {WRENCH}) or (n, times, {WRENCH}), n = {n}"
+            )
         if previous is None:
             previous = np.repeat(2 * states[:, None, 13:] - 1, ACTIONS, axis=1)
         if previous.shape != (n, ACTIONS, 4):
@@ -629,30 +690,57 @@ class Search:
     plans: np.ndarray  # (n, STEPS, 4) the actions that survive the whole episode
 
 
+def regulators(quads: Quadrotors) -> np.ndarray:
+    """Networks (n, 2, WEIGHTS) that are linear-quadratic regulators, designed for a lag between the motors' rise and
+    fall and for the slower of the two: designed for the rise alone, a fifth of all quadrotors cannot even hover."""
+    n = len(quads)
+    teachers = Teachers(quads, TeacherConfig(count=n), np.zeros((n, WEIGHTS), np.float32))
+    result = np.zeros((n, 2, WEIGHTS), np.float32)
+    for k, lag in enumerate((np.sqrt(quads.tau_rise * quads.tau_fall), np.maximum(quads.tau_rise, quads.tau_fall))):
+        skip = regulator(quads.replace(tau_rise=lag, tau_fall=lag), quads.environment(), teachers.q)
+        result[:, k, SKIP:] = skip.reshape(n, -1)
+    return result
+
+
 def search(
     starts: Starts, guides: np.ndarray | None = None, attempts: tuple[tuple[int, int, int], ...] = ATTEMPTS
 ) -> Search:
     """Direct shooting from every start.
 
-    guides: (n, any, WEIGHTS of a teacher), networks to guess with and to fly on with; each quadrotor's own linear-quadratic
-    regulator is always one. attempts: as `ATTEMPTS`."""
+    guides: (n, any, WEIGHTS of a teacher), networks to guess with and to fly on with; each quadrotor's own
+    linear-quadratic regulator is always one. attempts: as `ATTEMPTS`."""
     n = len(starts)
     found, closest = np.zeros(n, np.bool_), np.full(n, np.inf, np.float32)
     plans = np.zeros((n, STEPS, 4), np.float32)
     if n == 0:
         return Search(found, closest, plans)
-    plain = Teachers(starts.quads, TeacherConfig(count=n))
-    weights = plain.weights[:, None] if guides is None else np.concatenate([guides, plain.weights[:, None]], axis=1)
-    c, e = (np.ascontiguousarray(z, np.float32) for z in (starts.quads.parameters(), starts.quads.environment()))
-    state = (starts.states, starts.wrench, starts.previous, np.ascontiguousarray(weights), c, e, plain.q)
+    plain = regulators(starts.quads)
+    weights = plain if guides is None else np.concatenate([guides, plain], axis=1)
+    state = _kernel_arrays(starts, np.ascontiguousarray(weights))
     for horizon, iterations, seed in attempts:
         rng = np.random.default_rng(seed)
         aims = rng.uniform(-0.5, 0.5, (LANES, 3)).astype(np.float32)
         aims[: weights.shape[1]] = 0
         noise = np.repeat(rng.normal(size=(-(-horizon // 5), 4)), 5, axis=0)[:horizon].astype(np.float32)
         rest = (aims, noise, horizon, iterations, found, closest, plans)
-        in_threads(lambda part, rest=rest: shoot(part, *state, *rest), np.flatnonzero(~found))
+        left = ~found & (closest <= 1) if horizon == STEPS else ~found
+        in_threads(lambda part, rest=rest: shoot(part, *state, *rest), np.flatnonzero(left))
     return Search(found, closest, plans)
+
+
+def closed_loop(starts: Starts, weights: np.ndarray) -> np.ndarray:
+    """The actions (n, STEPS, 4) of a teacher's network, weights (n, WEIGHTS), that flies each start to the origin."""
+    actions = np.zeros((len(starts), STEPS, 4), np.float32)
+    state = _kernel_arrays(starts, np.ascontiguousarray(weights))
+    in_threads(lambda part: follow(part, *state, actions), np.arange(len(starts)))
+    return actions
+
+
+def _kernel_arrays(starts: Starts, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+    n = len(starts)
+    scales = Teachers(starts.quads, TeacherConfig(count=n), np.zeros((n, WEIGHTS), np.float32)).q
+    c, e = (np.ascontiguousarray(z, np.float32) for z in (starts.quads.parameters(), starts.quads.environment()))
+    return starts.states, starts.wrench, starts.previous, weights, c, e, scales
 
 
 def survivable(
@@ -680,20 +768,28 @@ def certain_excess(starts: Starts) -> np.ndarray:
 
 
 def recall(
-    quads: Quadrotors, start: np.ndarray, seed: int | list[int], episodes: np.ndarray, steps: int = STEPS
+    quads: Quadrotors,
+    start: np.ndarray,
+    seed: int | list[int],
+    episodes: np.ndarray,
+    environment: np.ndarray | None = None,
+    steps: int = STEPS,
 ) -> Starts:
-    """The starts of the episodes (teachers, count) marked true, in the order of `np.nonzero`: those that `Teachers.judge` has flown
-    with this seed and these starts. Wrenches are kept step by step only if there are gusts."""
+    """The starts of those episodes (teachers, count) that are marked true, in the order of `np.nonzero`.
+
+    They are those that `Teachers.judge` flies with this seed and this distribution. Wrenches are kept step by step
+    only where there are gusts. environment: (n, ENVIRONMENT), if it is not the quadrotors' own."""
     n, count = episodes.shape
     owner, _ = np.nonzero(episodes)
-    index = np.full(episodes.shape, -1, np.int64)
-    index[episodes] = np.arange(len(owner))
     rounds = -(-count // LANES)
-    index = np.concatenate([index, np.full((n, rounds * LANES - count), -1)], axis=1).reshape(n, rounds, LANES)
-    e = np.repeat(quads.environment()[:, :, None], LANES, 2).reshape(n, -1).astype(np.float32)
+    index = np.full((n, rounds * LANES), -1, np.int64)
+    index[:, :count][episodes] = np.arange(len(owner))
+    index = index.reshape(n, rounds, LANES)
+    rows = quads.environment() if environment is None else environment
+    e = np.repeat(rows[:, :, None], LANES, 2).reshape(n, -1).astype(np.float32)
     rng = np.random.default_rng(seed).integers(0, 2**32, (n, LANES), dtype=np.uint32)
-    x = np.zeros((n, (HISTORY + 1) * STATE * LANES), np.float32)
-    a, s = np.zeros((n, ACTIONS * _A), np.float32)[:, : ACTIONS * _A], np.zeros((n, EPISODE * LANES), np.float32)
+    x, a = np.zeros((n, (HISTORY + 1) * _S), np.float32), np.zeros((n, ACTIONS * _A), np.float32)
+    s = np.zeros((n, EPISODE * LANES), np.float32)
     times = steps if np.any(quads.gust_std > 0) else 1
     states, previous = np.zeros((len(owner), STATE), np.float32), np.zeros((len(owner), ACTIONS, 4), np.float32)
     wrench = np.zeros((len(owner), times, WRENCH), np.float32)
@@ -706,28 +802,53 @@ def recall(
     return Starts(quads[owner], states, wrench, previous)
 
 
-def bound_for_starts(starts: Starts, flown: int, guides: np.ndarray | None = None, **options: Any) -> dict[str, Any]:
-    """What is known about starts at which a policy has died, out of `flown` episodes. Shares are of all episodes flown.
+def bound_for_starts(
+    starts: Starts,
+    flown: np.ndarray,
+    guides: np.ndarray | None = None,
+    weight: float = 1.0,
+    attempts: tuple[tuple[int, int, int], ...] = ATTEMPTS,
+) -> dict[str, Any]:
+    """What is known about the starts at which a policy has died, whatever the policy: in all, and by torque to inertia.
 
-    `unavoidable` is the share for which no survivor was found: proven plus open. `avoidable` is the rest of the deaths, which is the
-    policy's distance to the bound. options as of `search`."""
-    result = search(starts, guides, **options)
-    proven = certain_excess(starts) > 0
-    if np.any(proven & result.found):
-        at = np.flatnonzero(proven & result.found)[0]
-        raise AssertionError(f"start {at} is survived and proven unavoidable: one of the bounds is wrong")
-    return {"episodes": flown} | _shares(result, proven, np.full(len(starts), True), flown)
+    flown: (episodes,) torque to inertia in every episode flown; weight: deaths that one of the starts stands for;
+    guides and attempts: as for `search`. Shares are of the episodes flown:
 
+    - deaths: where the policy has died;
+    - avoidable: of these, where a survivor was found. This is the policy's distance to the bound;
+    - unavoidable: where none was found, that is, `proven` (nobody can survive) and `open` (no survivor, no proof).
 
-def _shares(result: Search, proven: np.ndarray, inside: np.ndarray, flown: int) -> dict[str, Any]:
-    dead, avoidable = int(inside.sum()), int((result.found & inside).sum())
-    return {
-        "deaths": dead / flown,
-        "avoidable": avoidable / flown,
-        "unavoidable": (dead - avoidable) / flown,
-        "proven": int((proven & inside).sum()) / flown,
-        "open": int((inside & ~proven & ~result.found).sum()) / flown,
-    }
+    closest: of the open starts, the smallest violation found, in units of the limit."""
+    result = search(starts, guides, attempts)
+    proven = np.zeros(len(starts), np.bool_)
+    left = np.flatnonzero(~result.found)
+    proven[left] = certain_excess(starts[left]) > 0
+    agility = starts.quads.torque_to_inertia
+
+    def shares(low: float, high: float) -> dict[str, Any]:
+        episodes = int(((flown >= low) & (flown < high)).sum())
+        inside = (agility >= low) & (agility < high)
+        kinds = {
+            "deaths": inside,
+            "avoidable": inside & result.found,
+            "unavoidable": inside & ~result.found,
+            "proven": inside & proven,
+            "open": inside & ~result.found & ~proven,
+        }
+        counts = {name: weight * float(which.sum()) for name, which in kinds.items()}
+        interval = share(np.arange(episodes) < round(counts["unavoidable"])) if episodes else Estimate(0.0, 0.0, 1.0, 0)
+        return (
+            {"episodes": episodes}
+            | {name: n / max(episodes, 1) for name, n in counts.items()}
+            | {"unavoidable_interval": [interval.low, interval.high]}
+        )
+
+    bins = {f"{low:.0f} to {high:.0f}": shares(low, high) for low, high in itertools.pairwise(BINS)}
+    return (
+        shares(0.0, math.inf)
+        | {"examined": len(starts), "torque_to_inertia": {k: v for k, v in bins.items() if v["episodes"]}}
+        | {"closest": [float(z) for z in np.sort(result.closest[~result.found & ~proven])]}
+    )
 
 
 def bound_report(
@@ -736,25 +857,50 @@ def bound_report(
     episodes: int,
     seed: int | list[int],
     limit: int = 1024,
-    **options: Any,
+    attempts: tuple[tuple[int, int, int], ...] = ATTEMPTS,
 ) -> dict[str, Any]:
-    """Judge the teachers, then say how many of the deaths were unavoidable (as `bound_for_starts`), also by torque to inertia.
+    """Judge the teachers, find the starts at which they die, and say how many of these deaths were unavoidable.
 
-    Of more than `limit` deaths, a random `limit` is examined and the shares are scaled up. options as of `search`."""
+    Keys as of `bound_for_starts`. Of more than `limit` deaths, so many are drawn at random and stand for all."""
     quads = teachers.quads
     dead = teachers.judge(start, episodes, seed)[:, :, SURVIVED] == 0
     total = int(dead.sum())
-    examined = min(total, limit)
-    if examined < total:
+    if total > limit:
         keep = np.zeros(total, np.bool_)
-        keep[np.random.default_rng(0).permutation(total)[:examined]] = True
+        keep[np.random.default_rng(0).permutation(total)[:limit]] = True
         dead[dead] = keep
-    starts = recall(quads, start, seed, dead)
     owner, _ = np.nonzero(dead)
-    return bound_for_starts(
-        starts,
-        len(quads) * episodes * examined / max(total, 1),
-        teachers.weights[owner][:, None],
-        flown=np.full(len(quads), episodes),
-        **options,
-    )
+    environment = teachers.e.reshape(len(quads), ENVIRONMENT, LANES)[:, :, 0]
+    starts = recall(quads, start, seed, dead, environment)
+    flown = np.repeat(quads.torque_to_inertia, episodes)
+    guides = teachers.weights[owner][:, None]
+    return bound_for_starts(starts, flown, guides, max(total, 1) / max(len(owner), 1), attempts)
+
+
+def bound_table(report: dict[str, Any], title: str) -> Table:
+    """A report as a table, one row per range of torque to inertia."""
+    table = Table(title=title)
+    names = ("episodes", "deaths", "avoidable", "unavoidable", "of these proven", "95 % interval of unavoidable")
+    for header in ("torque to inertia", *names):
+        table.add_column(header, justify="left" if header == "torque to inertia" else "right")
+    for name, row in (report["torque_to_inertia"] | {"all": report}).items():
+        values = (f"{row[key]:.2%}" for key in ("deaths", "avoidable", "unavoidable", "proven"))
+        low, high = row["unavoidable_interval"]
+        table.add_row(name, str(row["episodes"]), *values, f"{low:.2%} to {high:.2%}")
+    return table
+
+
+def bound_command(
+    teachers_run: Path, output: Path | None = None, tilt: float = math.pi / 2, episodes: int = 128
+) -> None:
+    """Print and save how many of the teachers' deaths an optimal-control bound shows to be unavoidable.
+
+    tilt: of the starts, at most [rad]; episodes: per teacher."""
+    teachers = load_teachers(teachers_run)
+    begun, seed = time.process_time(), [teachers.config.seed, 5]
+    report = bound_report(teachers, start_distribution(tilt), episodes, seed)
+    about = {"teachers": str(teachers_run), "tilt": tilt, "seed": seed, "core_seconds": time.process_time() - begun}
+    if output is not None:
+        write_json(output, about | report)
+    title = f"{len(teachers.quads)} teachers, tilt up to {math.degrees(tilt):.0f} degrees, seed {seed}"
+    Console().print(bound_table(report, title))

@@ -27,7 +27,7 @@ from sim.train.student import DENSE, INPUTS
 from sim.train.teachers import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import Teachers, load_teachers, start_distribution
 
-TUNING_START = dict(any_attitude=0.10, yaw=0.06, far=0.10, inverted=0.08, figure=0.24, action_zero=0.1)
+TUNING_START = dict(any_attitude=0.08, yaw=0.05, far=0.08, inverted=0.07, figure=0.22, action_zero=0.1)
 IMITATION_START = dict(any_attitude=0.10, yaw=0.05, far=0.05, inverted=0.05, figure=0.15, langevin=0.4, figure_scale=-0.1, action_zero=0.1)
 
 
@@ -43,15 +43,15 @@ class StudentConfig:
     """Width of the memory; 16 gives 2084 parameters."""
     acceleration: bool = False
     """Add the reference's acceleration to the observation (25 inputs instead of 22)."""
-    imitation_updates: int = 1500
+    imitation_updates: int = 2000
     """Updates by imitation; 0 leaves the teachers out."""
-    tuning_updates: int = 3000
+    tuning_updates: int = 36000
     """Updates through the simulator; 0 gives imitation only."""
     imitation_rate: float = 4e-3
     """Largest learning rate of imitation."""
     tuning_rate: float = 4e-3
     """Largest learning rate of tuning."""
-    batch: int = 1024
+    batch: int = 512
     """Quadrotors per update."""
     steps: int = 148
     """Steps per window, forward and backward; below 100 the student is short-sighted."""
@@ -67,19 +67,19 @@ class StudentConfig:
     """Largest norm of the gradient."""
     limit: float = 600.0
     """Bound of one flight's adjoint, in units of an average step's weight."""
-    average: float = 0.998
+    average: float = 0.999
     """Decay of the running average of the weights, which is the student that counts."""
     position: float = 1.0
     """Cost of the distance, far away."""
-    near: float = 1.0
+    near: float = 1.5
     """Cost of the last centimetres."""
-    near_width: float = 0.15
+    near_width: float = 0.08
     """Distance within which `near` is steep [m]."""
     tilt: float = 0.3
     """Cost of tilt and yaw error."""
     change: float = 0.2
     """Cost of a change of the action."""
-    edge: float = 3.0
+    edge: float = 10.0
     """Cost of coming close to RAPTOR's limits of position and speed, per metre and per m/s beyond 70 % and 1.5 m/s."""
     seed: int = 0
     """Seed of network, quadrotors, starts and noise."""

@@ -527,7 +527,7 @@ class TeacherConfig:
 
     count: int = 1000
     """Quadrotors to sample; each gets its own teacher."""
-    preset: Preset = "standard"
+    preset: Preset = "wide"
     """Distribution of the quadrotors."""
     updates: int = 400
     """Updates of every teacher before the first judgement."""
