@@ -2,34 +2,60 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+FOUNDATION := controllers/policies/quad-foundation.onnx
+DEMO := runs/demo
 
 .PHONY: venv test test-slow test-peers demo clean
 
-venv: $(STAMP)
+venv: .venv/installed
 
-$(STAMP): pyproject.toml
+.venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d: run make PYTHON=python3.11 or newer" % sys.version_info[:2])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -e .
 	@touch $@
 
-test: venv
+.venv/tools: .venv/installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+test: .venv/tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/pytest -m "not slow and not peers"
 
-test-slow: venv
+test-slow: .venv/tools
 	$(BIN)/pytest -m slow
 
-test-peers: venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
+test-peers: .venv/tools
+	$(PIP) -e '.[dev,peers]'
 	$(BIN)/pytest -m peers
 
-demo: venv
-	$(BIN)/sim demo
+# The demonstration: each file below is made once, and an interrupted training goes on when `make demo` runs again.
+demo: $(DEMO)/eval.json
+	$(BIN)/sim report $(DEMO)
+
+# begin or resume: $(call train,FOLDER,COMMAND)
+train = if [ -e $(1)/config.json ]; then $(BIN)/sim resume $(1); else $(BIN)/sim train $(2) --out $(1); fi
+
+$(DEMO)/teachers/teachers.npz: | .venv/installed
+	@mkdir -p $(DEMO)
+	$(call train,$(DEMO)/teachers,quad-teachers --count 1000 --preset wide --quick)
+
+$(DEMO)/student/metrics/summary.json: $(DEMO)/teachers/teachers.npz
+	$(call train,$(DEMO)/student,quad-student --teachers $(DEMO)/teachers --imitation-updates 1000 --tuning-updates 2500)
+
+$(DEMO)/c/student.so: $(DEMO)/student/metrics/summary.json
+	$(BIN)/firmware-export c $(DEMO)/student/policy.onnx -o $(DEMO)/c --name student --shared
+
+$(DEMO)/c/quad_foundation.so: $(FOUNDATION) | .venv/installed
+	$(BIN)/firmware-export c $(FOUNDATION) -o $(DEMO)/c --name quad_foundation --shared
+
+$(DEMO)/eval.json: $(DEMO)/c/student.so $(DEMO)/c/quad_foundation.so
+	$(BIN)/sim eval quad $(DEMO)/student/policy.onnx $(FOUNDATION) $^ --count 256 -o $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@ sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim bench quadrotor
 sim report runs/student
+sim report runs/eval.json --markdown
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class Report:
-    """Write the report of a run as one HTML page into its folder."""
+    """Write the report of a run, or of a folder of runs and their evaluation, as one HTML page into the folder."""
 
     run: tyro.conf.Positional[Path]
-    """The run folder."""
+    """The folder; or, with --markdown, the file of `sim eval`."""
+    markdown: bool = False
+    """Print the evaluation as a Markdown table, and write nothing."""
 
 
 def main() -> None:
@@ -168,7 +171,7 @@ def _perform(command: Any) -> None:
     elif isinstance(command, Report):
         from sim.report import report_command
 
-        report_command(command.run)
+        report_command(command.run, command.markdown)
     else:
         command()
 

@@ -231,9 +231,9 @@ def teachers_section(run: Path | None) -> Section:
     config, lines = read_config(run)["config"], [line for line in _lines(run) if "return" in line]
     text = _p(
         f"{config['count']} quadrotors of the {config['preset']} distribution, seed {config['seed']}, each with a "
-        f"network of its own. Every network begins as its quadrotor's linear-quadratic regulator (LQR) and is trained by the "
-        f"gradient of the return through the simulator. An episode is 5 s; it ends early, terminated, beyond 20 arms, "
-        f"2 m/s or 35 rad/s. Starts are tilted by up to 1 rad."
+        f"network of its own. Every network begins as its quadrotor's linear-quadratic regulator (LQR) and is trained "
+        f"by the gradient of the return through the simulator. An episode is 5 s; it ends early, terminated, beyond 20 "
+        f"arms, 2 m/s or 35 rad/s. Starts are tilted by up to 1 rad."
     )
     if not (run / "teachers.npz").exists():
         text += _missing(f"Their training is not finished: <code>sim resume {html.escape(str(run))}</code> goes on.")
@@ -490,10 +490,10 @@ def flights_section(material: Material, quads: Quadrotors, tracks: Tracks, compi
         return Section(title, _missing("There is no finished policy here to fly."))
     picks = chosen(quads)
     text = _p(
-        f"Simulated: {len(quads)} fresh quadrotors of the widest distribution (seed {FLOWN_SEED}) with everything that "
-        f"it holds: other thrust curves, weak motors, a shifted centre of mass, late sensors and motors, noise, constant "
-        f"forces, gusts. Every policy meets the same starts and disturbances, and nothing ends a flight early. Four are "
-        f"drawn: {CHOICE}."
+        f"Simulated: {len(quads)} fresh quadrotors of the widest distribution (seed {FLOWN_SEED}) with everything "
+        f"that it holds: other thrust curves, weak motors, a shifted centre of mass, late sensors and motors, noise, "
+        f"constant forces, gusts. Every policy meets the same starts and disturbances, and nothing ends a flight "
+        f"early. Four are drawn: {CHOICE}."
     )
     text += _table(
         ("quadrotor", "mass", "arm", "thrust to weight", "torque to inertia", "motor lag up, down", "also"),
@@ -537,7 +537,7 @@ def flights_section(material: Material, quads: Quadrotors, tracks: Tracks, compi
 
 
 def replay(policy: Flyer, track: Track) -> np.ndarray:
-    """Largest difference of the policy's actions from the track's at each step, on the track's observations, (steps,)."""
+    """Largest difference from the track's actions at each step, on the track's observations, (steps,)."""
     h, result = policy.reset(track.observation.shape[1]), []
     for observation, action in zip(track.observation, track.action, strict=True):
         answer, h = policy.step(observation, h)
@@ -645,8 +645,8 @@ def adaptation_section(material: Material, quads: Quadrotors, tracks: Tracks) ->
     title = "Adaptation: what the hidden state knows"
     text = _p(
         "Nobody tells the policy what it flies; its memory finds out. A linear readout of the hidden state, fitted on "
-        "half of the flights and judged on the other half, tells properties of the quadrotor: R² of 1 is perfect, 0 is "
-        "no better than the mean."
+        "half of the flights and judged on the other half, tells properties of the quadrotor: R² of 1 is perfect, 0 "
+        "is no better than the mean."
     )
     knows = {name: known for name, known in material.evaluation.get("probes", {}).items() if not name.endswith(".so")}
     plots = [
@@ -673,7 +673,8 @@ def adaptation_section(material: Material, quads: Quadrotors, tracks: Tracks) ->
     if plots:
         text += _p(
             "Below are the two directions in which the hidden states of different quadrotors differ most (principal "
-            "components of the last of 5 s), coloured by thrust to weight. All flights begin with the same memory."
+            "components of the last of 5 s), coloured by thrust to weight. All flights begin with the same memory. "
+            "Over time: a line for each fifth of the quadrotors by thrust to weight, median and middle half."
         )
         text += _grid(*plots)
     return Section(title, text)
@@ -690,7 +691,8 @@ def _draw_probes(known: dict[str, dict[str, float | None]], axes: Axes) -> None:
     axes.minorticks_off()
     axes.set_ylim(-0.12, 1.5)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-    axes.legend(loc="upper left", ncols=2, columnspacing=1)
+    if axes.lines:
+        axes.legend(loc="upper left", ncols=2, columnspacing=1)
 
 
 def _coloured(axes: Axes, lift: np.ndarray) -> np.ndarray:
@@ -702,12 +704,14 @@ def _coloured(axes: Axes, lift: np.ndarray) -> np.ndarray:
 
 
 def _draw_memory_over_time(component: np.ndarray, lift: np.ndarray, axes: Axes) -> None:
-    """component: (steps, n); of 40 quadrotors, each time step a mean over 0.1 s."""
+    """component: (steps, n). One line and band for each fifth of the quadrotors by thrust-to-weight."""
     colours = _coloured(axes, lift)
-    smooth = component[: len(component) // 10 * 10].reshape(-1, 10, component.shape[1]).mean(axis=1)
-    seconds = (np.arange(len(smooth)) + 0.5) * 10 * TIME_STEP
-    for i in range(0, component.shape[1], max(1, component.shape[1] // 40)):
-        axes.plot(seconds, smooth[:, i], color=colours[i], linewidth=0.8, alpha=0.8)
+    seconds = (np.arange(len(component)) + 1) * TIME_STEP
+    for part in np.array_split(np.argsort(lift), 5):
+        low, middle, high = np.quantile(component[:, part], (0.25, 0.5, 0.75), axis=1)
+        colour = colours[part[len(part) // 2]]
+        axes.fill_between(seconds[::4], low[::4], high[::4], color=colour, alpha=0.2, linewidth=0)
+        axes.plot(seconds[::2], middle[::2], color=colour)
 
 
 def _draw_memory(components: np.ndarray, lift: np.ndarray, axes: Axes) -> None:
@@ -736,9 +740,9 @@ def evaluation_section(content: dict[str, Any]) -> Section:
     names = [f"{html.escape(name)}<br>in {'our simulator' if where == 'realign' else where}" for name, where in runs]
     text = _p(
         f"Simulated: {content['count']} fresh quadrotors of the published distribution in each case, seed "
-        f"{content['seed']}; small figures are 95 % confidence intervals. Shares must reach their target, distances must "
-        f"not exceed it. Published: the published policy (foundation-policy 1.0.2), measured once in its own simulator "
-        f"(l2f 2.0.18)."
+        f"{content['seed']}; small figures are 95 % confidence intervals. Shares must reach their target, distances "
+        f"must not exceed it. Published: the published policy (foundation-policy 1.0.2), measured once in its own "
+        f"simulator (l2f 2.0.18)."
     )
     text += _table(("case", "target", "published, in l2f", *names), rows, "results")
     for (name, where), count in missed.items():
@@ -767,8 +771,8 @@ def _measures(content: dict[str, Any], runs: Runs) -> list[tuple[str, list[dict[
         for case, measured in content["results"][name][where].items():
             for measure in measured:
                 labels.setdefault((case, measure), case if len(measured) == 1 else f"{case}: {measure}")
-    found = lambda run, key: content["results"][run[0]][run[1]].get(key[0], {}).get(key[1])  # noqa: E731 (one use below)
-    return [(label, [found(run, key) for run in runs]) for key, label in labels.items()]
+    results = [content["results"][name][where] for name, where in runs]
+    return [(label, [r.get(case, {}).get(measure) for r in results]) for (case, measure), label in labels.items()]
 
 
 def _result(entry: dict[str, Any] | None) -> str:
@@ -776,7 +780,7 @@ def _result(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return "-"
     if entry["value"] is None:
-        return "no flights" if entry["kind"] == "share" else '<span class="miss">✗ no survivor</span>'
+        return '<span class="miss">✗ none</span>' if entry["met"] is False else "none"
     text = number(entry["value"], entry)
     if entry["low"] is not None:
         text += f"<br><small>{number(entry['low'], entry, False)} to {number(entry['high'], entry, False)}</small>"
@@ -801,7 +805,7 @@ def _compiled_sentences(content: dict[str, Any]) -> list[str]:
 
 
 def markdown(content: dict[str, Any], policy: str | None = None) -> str:
-    """The evaluation of one policy as a Markdown table, with all that belongs to its figures below it.
+    """Every figure of one policy that has a target as a Markdown table, with all that belongs to it below.
 
     Args:
         content: What `sim eval` saved.
@@ -819,6 +823,8 @@ def markdown(content: dict[str, Any], policy: str | None = None) -> str:
         ours, elsewhere = by.get((name, "realign")), by.get((name, "l2f"))
         published = by.get(("published", "l2f")) or by.get(("published", "realign"))
         entry = next(e for e in entries if e)
+        if entry["target"] is None:
+            continue
         other = _plain(published | {"met": None}) if published else number(entry["published"], entry)
         cells = (label, other, _plain(ours), _plain(elsewhere), number(entry["target"], entry))
         lines.append(f"| {' | '.join(cells)} |")
@@ -830,8 +836,8 @@ def markdown(content: dict[str, Any], policy: str | None = None) -> str:
         origin = "measured in the same run, in l2f where it flies the case, else in our simulator"
     lines += [
         "",
-        f"All figures are simulated: {content['count']} quadrotors in each case, seed {content['seed']}, 95 % confidence "
-        f"intervals in brackets, **miss** where the target is not met. Published: {origin}. Policy: "
+        f"All figures are simulated: {content['count']} quadrotors in each case, seed {content['seed']}, 95 % "
+        f"confidence intervals in brackets, **miss** where the target is not met. Published: {origin}. Policy: "
         f"`{Path(about['file']).name}`, {about['parameter_count']} parameters, sha256 {about['sha256'][:12]}. Measured "
         f"by `{_command(facts)}` on {facts['cpu']}, {facts['cores']} cores; {versions}; commit "
         f"{(facts['commit'] or 'unknown')[:12]}.",
@@ -843,8 +849,9 @@ def _plain(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return "-"
     if entry["value"] is None:
-        return "no flights" if entry["kind"] == "share" else "no survivor"
-    text = number(entry["value"], entry)
+        text = "no flights" if entry["kind"] == "share" else "no survivor"
+    else:
+        text = number(entry["value"], entry)
     if entry["low"] is not None:
         text += f" ({number(entry['low'], entry, False)} to {number(entry['high'], entry, False)})"
     return f"{text} **miss**" if entry["met"] is False else text
@@ -902,7 +909,10 @@ def _facts_table(material: Material) -> str:
         return "<br>".join(f"{part}: {html.escape(value)}" for part, value in each.items())
 
     packages = ("python", "numpy", "numba", "onnx", "onnxruntime")
-    commit = lambda f: f"{f['commit'][:12]}{' with changes' if f['dirty'] else ''}" if f["commit"] else "unknown"  # noqa: E731
+
+    def commit(facts: dict[str, Any]) -> str:
+        return f"{facts['commit'][:12]}{' with changes' if facts['dirty'] else ''}" if facts["commit"] else "unknown"
+
     commands = "<br>".join(f"<code>{html.escape(_command(facts))}</code>" for facts in parts.values())
     rows = (
         ("machine", values(lambda f: f"{f['cpu']}, {f['cores']} cores, {f['machine']}")),
@@ -917,7 +927,8 @@ def _facts_table(material: Material) -> str:
 
 def _page(material: Material, sections: Sequence[Section]) -> str:
     tiles = "".join(
-        f"<div><span>{html.escape(h.what)}</span><b>{html.escape(h.value)}</b><small>{html.escape(h.note)}</small></div>"
+        f"<div><span>{html.escape(h.what)}</span><b>{html.escape(h.value)}</b>"
+        f"<small>{html.escape(h.note)}</small></div>"
         for section in sections
         for h in section.headlines
     )
@@ -936,8 +947,8 @@ hardware.</p></header><div class="tiles">{tiles}</div>{body}
 
 CSS = """
 :root{--paper:#fff;--ink:#1d2127;--soft:#626a75;--line:#e3e6ea;--tile:#f6f7f8;--miss:#b3352c;--met:#2b7d4f}
-@media(prefers-color-scheme:dark){:root{--paper:#15181c;--ink:#dfe3e8;--soft:#98a1ac;--line:#2c3138;--tile:#1c2026;--miss:#f0857b;
---met:#6cc592}}
+@media(prefers-color-scheme:dark){:root{--paper:#15181c;--ink:#dfe3e8;--soft:#98a1ac;--line:#2c3138;--tile:#1c2026;
+--miss:#f0857b;--met:#6cc592}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}

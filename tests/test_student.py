@@ -36,7 +36,7 @@ def _window(weights: np.ndarray, quads: Quadrotors, imitation: float, tuning: fl
     for i in range(windows):
         last = i == windows - 1
         student.window(
-            *sizes(CONFIG.hidden), False, weights if last else first, flights.x, flights.a, flights.s, flights.rng, flights.h,
+            np.arange(n), *sizes(CONFIG.hidden), False, weights if last else first, flights.x, flights.a, flights.s, flights.rng, flights.h,
             c.reshape(n, -1), e.reshape(n, -1), scales, teachers, np.arange(n), np.float32(imitation), start, STEPS, np.float32(100),
             np.float32(imitation), np.float32(tuning), COST, np.float32(1e9), gradient, report,
         )  # fmt: skip

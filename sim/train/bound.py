@@ -707,8 +707,8 @@ def search(
 ) -> Search:
     """Direct shooting from every start.
 
-    guides: (n, any, WEIGHTS of a teacher), networks to guess with and to fly on with; each quadrotor's own
-    linear-quadratic regulator is always one. attempts: as `ATTEMPTS`."""
+    guides: (n, any, WEIGHTS of a teacher), networks to guess with and to fly on with, besides each quadrotor's own
+    `regulators`. attempts: as `ATTEMPTS`."""
     n = len(starts)
     found, closest = np.zeros(n, np.bool_), np.full(n, np.inf, np.float32)
     plans = np.zeros((n, STEPS, 4), np.float32)
@@ -722,17 +722,17 @@ def search(
         aims = rng.uniform(-0.5, 0.5, (LANES, 3)).astype(np.float32)
         aims[: weights.shape[1]] = 0
         noise = np.repeat(rng.normal(size=(-(-horizon // 5), 4)), 5, axis=0)[:horizon].astype(np.float32)
-        rest = (aims, noise, horizon, iterations, found, closest, plans)
+        arrays: tuple[Any, ...] = (*state, aims, noise, horizon, iterations, found, closest, plans)
         left = ~found & (closest <= 1) if horizon == STEPS else ~found
-        in_threads(lambda part, rest=rest: shoot(part, *state, *rest), np.flatnonzero(left))
+        in_threads(lambda part, arrays=arrays: shoot(part, *arrays), np.flatnonzero(left))
     return Search(found, closest, plans)
 
 
 def closed_loop(starts: Starts, weights: np.ndarray) -> np.ndarray:
     """The actions (n, STEPS, 4) of a teacher's network, weights (n, WEIGHTS), that flies each start to the origin."""
     actions = np.zeros((len(starts), STEPS, 4), np.float32)
-    state = _kernel_arrays(starts, np.ascontiguousarray(weights))
-    in_threads(lambda part: follow(part, *state, actions), np.arange(len(starts)))
+    arrays: tuple[Any, ...] = (*_kernel_arrays(starts, np.ascontiguousarray(weights)), actions)
+    in_threads(lambda part: follow(part, *arrays), np.arange(len(starts)))
     return actions
 
 
@@ -762,8 +762,8 @@ def certain_excess(starts: Starts) -> np.ndarray:
     excess = np.zeros(len(starts))
     quads = starts.quads
     numbers = (starts.states, starts.wrench, starts.previous, quads.parameters(), quads.environment())
-    state = tuple(np.ascontiguousarray(z, np.float64) for z in numbers)
-    in_threads(lambda part: prove(part, *state, DIRECTIONS, excess), np.arange(len(starts)))
+    arrays: tuple[Any, ...] = (*(np.ascontiguousarray(z, np.float64) for z in numbers), DIRECTIONS, excess)
+    in_threads(lambda part: prove(part, *arrays), np.arange(len(starts)))
     return excess
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from sim import export
 from sim.backends.quadrotor import LANES, STATE, to_blocks
 from sim.flight import Flight
 from sim.robots.quadrotors import Preset, Quadrotors, sample
-from sim.run import Run, progress, write_json
+from sim.run import Run, compile_first, progress, write_json
 from sim.tasks import quadrotor as task
 from sim.train import student
 from sim.train.student import DENSE, INPUTS
 from sim.train.teachers import WEIGHTS as TEACHER_WEIGHTS
-from sim.train.teachers import Teachers, load_teachers, start_distribution
+from sim.train.teachers import Teachers, in_threads, load_teachers, start_distribution
 
 TUNING_START = dict(any_attitude=0.08, yaw=0.05, far=0.08, inverted=0.07, figure=0.22, action_zero=0.1)
 IMITATION_START = dict(any_attitude=0.10, yaw=0.05, far=0.05, inverted=0.05, figure=0.15, langevin=0.4, figure_scale=-0.1, action_zero=0.1)
@@ -250,10 +251,12 @@ class Phase:
             x, a, s, rng, h, c, e = f.x, f.a, f.s, f.rng, f.h, self.c, self.e
             drive, weights, peak = np.float32(0), (0.0, 1.0), config.tuning_rate
         which = i if self.teachers else np.zeros(n, np.int64)
-        student.window(
-            *sizes(config.hidden), config.acceleration, self.learner.w, x, a, s, rng, h, c, e, self.q, self.tw, which, drive, self.start, config.steps,
-            np.float32(config.life), np.float32(weights[0]), np.float32(weights[1]), self.k, np.float32(config.limit), gradient, report,
+        arguments = (
+            *sizes(config.hidden), config.acceleration, self.learner.w, x, a, s, rng, h, c, e, self.q, self.tw, which, drive, self.start,
+            config.steps, np.float32(config.life), np.float32(weights[0]), np.float32(weights[1]), self.k, np.float32(config.limit),
+            gradient, report,
         )  # fmt: skip
+        in_threads(lambda part: student.window(part, *arguments), np.arange(n))
         if self.teachers:
             f.x[i], f.a[i], f.s[i], f.rng[i], f.h[i] = x, a, s, rng, h
         norm = self.learner.update(gradient.mean(0, dtype=np.float64), rate_at(peak, progress, self.learner.updates))
@@ -268,9 +271,8 @@ def examine(flat: np.ndarray, config: StudentConfig, quads: Quadrotors, seed: in
     rng = np.random.default_rng(seed).integers(0, 2**32, (len(c), LANES), dtype=np.uint32)
     result = np.zeros((len(c), LANES, 3), np.float32)
     distribution = start_distribution(**({"tilt": 1.0} | start))
-    student.fly(
-        *sizes(config.hidden)[:2], config.acceleration, flat, rng, c.reshape(len(c), -1), e.reshape(len(c), -1), distribution, steps, result
-    )
+    arguments = (*sizes(config.hidden)[:2], config.acceleration, flat, rng, c.reshape(len(c), -1), e.reshape(len(c), -1))
+    in_threads(lambda part: student.fly(part, *arguments, distribution, steps, result), np.arange(len(c)))
     survived, mean, last = result.reshape(-1, 3)[:n].T
     alive = survived > 0
     return {
@@ -284,6 +286,14 @@ def examine(flat: np.ndarray, config: StudentConfig, quads: Quadrotors, seed: in
 KIND = "quad-student"
 EXAMINE_EVERY = 0.04  # share of a phase between two examinations
 EXAMINED = 512  # quadrotors
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of the default sizes into numba's cache, by using them once on very little."""
+    config = StudentConfig(batch=LANES, steps=8, pool=4 * LANES)
+    learner = Learner(initial_weights(config), config)
+    Phase(config, learner, None).advance(0.0)
+    examine(learner.w, config, sample("raptor", LANES, 0), 0, steps=2)
 
 
 def train_student(run: Run, config: StudentConfig) -> Path:
@@ -304,6 +314,11 @@ def train_student(run: Run, config: StudentConfig) -> Path:
         if given["W0"].shape != shape or given["Wh"].shape[1] != config.hidden:
             raise ValueError(f"{config.warm_start}: has inputs {given['W0'].shape[1]} and memory {given['Wh'].shape[1]}, needed are {shape[1]} and {config.hidden}")
         weights = pack(given, config)
+    begun = time.process_time()
+    # A child process compiles; see `compile_first` for why.
+    compiling = compile_first("sim.train.distill:compile_kernels")
+    run.exclude(time.process_time() - begun)
+    run.log(event="compiled", compile_core_seconds=compiling)
     learner = Learner(weights, config)
     teachers = load_teachers(Path(config.teachers)) if total["imitation"] else None
     saved = run.restore()

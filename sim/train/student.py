@@ -11,11 +11,9 @@ Network: 22 (25) inputs after `preprocess`, dense 16 ReLU, GRU (torch's equation
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
 from sim.backends.quadrotor import (
-    FASTMATH,
     LANES,
     ONE,
     STATE,
@@ -26,6 +24,7 @@ from sim.backends.quadrotor import (
     advance_adjoint,
     block,
     device,
+    kernel,
 )
 from sim.tasks import quadrotor as task
 from sim.tasks.quadrotor import (
@@ -50,7 +49,7 @@ from sim.tasks.quadrotor import (
     set_point_adjoint,
     sigmoid,
 )
-from sim.train.networks import bias_gradient, dense, dense_add, dense_bias, lane_sum, transpose, unpack_gradient, weight_gradient
+from sim.train.networks import aligned, bias_gradient, dense, dense_add, dense_bias, lane_sum, transpose, unpack_gradient, weight_gradient
 from sim.train.teachers import HIDDEN as TEACHER_HIDDEN
 from sim.train.teachers import INPUTS as TEACHER_INPUTS
 from sim.train.teachers import act as teacher_act
@@ -206,24 +205,24 @@ def window_block(
     hidden = len(units)
     padded = len(store)
     wi, bi, wh, bh, w2, b2, end = offsets(hidden)
-    xs = np.zeros((HISTORY + 1 + steps) * STATE * LANES, np.float32)
-    acts = np.zeros((ACTIONS + steps) * 4 * LANES, np.float32)
-    refs = np.zeros(steps * REFERENCE * LANES, np.float32)
-    ws = np.zeros(steps * WRENCH * LANES, np.float32)
-    us = np.zeros(steps * 4 * LANES, np.float32)
-    obs = np.zeros(steps * 25 * LANES, np.float32)
-    ins = np.zeros(steps * INPUTS * LANES, np.float32)
-    ys = np.zeros(steps * DENSE * LANES, np.float32)
-    gs = np.zeros(steps * 4 * hidden * LANES, np.float32)
-    hs = np.zeros((steps + 1) * padded * LANES, np.float32)
-    raws = np.zeros(steps * 4 * LANES, np.float32)
-    labels = np.zeros(steps * 4 * LANES, np.float32)
-    valid = np.zeros(steps * LANES, np.float32)
-    noise = np.zeros(NOISES * LANES, np.float32)
-    gi, gh = np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-    to = np.zeros(TEACHER_INPUTS * LANES, np.float32)
-    t1, t2 = np.zeros(TEACHER_HIDDEN * LANES, np.float32), np.zeros(TEACHER_HIDDEN * LANES, np.float32)
-    alive, cost = np.ones(LANES, np.float32), np.zeros(LANES, np.float32)
+    xs = aligned((HISTORY + 1 + steps) * STATE * LANES)
+    acts = aligned((ACTIONS + steps) * 4 * LANES)
+    refs = aligned(steps * REFERENCE * LANES)
+    ws = aligned(steps * WRENCH * LANES)
+    us = aligned(steps * 4 * LANES)
+    obs = aligned(steps * 25 * LANES)
+    ins = aligned(steps * INPUTS * LANES)
+    ys = aligned(steps * DENSE * LANES)
+    gs = aligned(steps * 4 * hidden * LANES)
+    hs = aligned((steps + 1) * padded * LANES)
+    raws = aligned(steps * 4 * LANES)
+    labels = aligned(steps * 4 * LANES)
+    valid = aligned(steps * LANES)
+    noise = aligned(NOISES * LANES)
+    gi, gh = aligned(3 * hidden * LANES), aligned(3 * hidden * LANES)
+    to = aligned(TEACHER_INPUTS * LANES)
+    t1, t2 = aligned(TEACHER_HIDDEN * LANES), aligned(TEACHER_HIDDEN * LANES)
+    alive, cost = np.ones(LANES, np.float32), aligned(LANES)
     copy(xb, xs[: (HISTORY + 1) * STATE * LANES])
     copy(ab, acts[: ACTIONS * 4 * LANES])
     copy(hb, hs[: padded * LANES])
@@ -295,18 +294,18 @@ def window_block(
     report[1] = total / _f(steps * LANES)
 
     # The way back.
-    gas = np.zeros((ACTIONS + steps) * 4 * LANES, np.float32)
-    sensed = np.zeros((steps + HISTORY) * SENSED * LANES, np.float32)
-    gx, gn, gu = np.zeros(STATE * LANES, np.float32), np.zeros(STATE * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-    go, gin = np.zeros(25 * LANES, np.float32), np.zeros(INPUTS * LANES, np.float32)
-    gy, gmem, dmem = np.zeros(DENSE * LANES, np.float32), np.zeros(padded * LANES, np.float32), np.zeros(padded * LANES, np.float32)
-    di, dh = np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-    dz = np.zeros(8 * LANES, np.float32)
-    w0t, wit, wht = np.zeros(INPUTS * DENSE, np.float32), np.zeros(DENSE * 3 * hidden, np.float32), np.zeros(hidden * 3 * hidden, np.float32)
-    w2t, scratch = np.zeros(hidden * 8, np.float32), np.zeros(LANES * LANES, np.float32)
-    g0, g1, g2 = np.zeros(DENSE * INPUTS, np.float32), np.zeros(3 * hidden * DENSE, np.float32), np.zeros(3 * hidden * padded, np.float32)
-    g3, gb1, gb2 = np.zeros(4 * padded, np.float32), np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-    gb3 = np.zeros(4 * LANES, np.float32)
+    gas = aligned((ACTIONS + steps) * 4 * LANES)
+    sensed = aligned((steps + HISTORY) * SENSED * LANES)
+    gx, gn, gu = aligned(STATE * LANES), aligned(STATE * LANES), aligned(4 * LANES)
+    go, gin = aligned(25 * LANES), aligned(INPUTS * LANES)
+    gy, gmem, dmem = aligned(DENSE * LANES), aligned(padded * LANES), aligned(padded * LANES)
+    di, dh = aligned(3 * hidden * LANES), aligned(3 * hidden * LANES)
+    dz = aligned(8 * LANES)
+    w0t, wit, wht = aligned(INPUTS * DENSE), aligned(DENSE * 3 * hidden), aligned(hidden * 3 * hidden)
+    w2t, scratch = aligned(hidden * 8), aligned(LANES * LANES)
+    g0, g1, g2 = aligned(DENSE * INPUTS), aligned(3 * hidden * DENSE), aligned(3 * hidden * padded)
+    g3, gb1, gb2 = aligned(4 * padded), aligned(3 * hidden * LANES), aligned(3 * hidden * LANES)
+    gb3 = aligned(4 * LANES)
     transpose(w[0:wi], w0t, DENSE, INPUTS, DENSE)
     transpose(w[wi:bi], wit, 3 * hidden, DENSE, 3 * hidden)
     transpose(w[wh:bh], wht, 3 * hidden, hidden, 3 * hidden)
@@ -397,11 +396,11 @@ def window_block(
     copy(hs[steps * padded * LANES :], hb)
 
 
-@nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
+@kernel
 def window(
-    units, triple, store, accelerated, w, x, a, s, rng, h, c, e, q, teachers, which, drive, start, steps, life, imitation, tuning, k, limit, gradient, report
+    part, units, triple, store, accelerated, w, x, a, s, rng, h, c, e, q, teachers, which, drive, start, steps, life, imitation, tuning, k, limit, gradient, report
 ):
-    """One window of every block, forward and backward; flights go on in the next call.
+    """One window of the blocks in `part`, forward and backward; flights go on in the next call.
 
     units, triple, store: tuples as long as the memory is wide, three times that, and rounded up to LANES; accelerated: 25 inputs instead of 22; w: flat
     weights; x, a, s, rng, h: flights (blocks, ...) as in `teachers.improve`, and the memory (blocks, padded, LANES); c, e: parameters
@@ -410,7 +409,7 @@ def window(
     k: COST; limit: bound of one flight's adjoint, in units of an average step's weight.
     Out: gradient (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost, share of lanes lost, share labelled.
     """
-    for b in nb.prange(x.shape[0]):
+    for b in part:
         window_block(
             units, triple, store, accelerated, w, x[b], a[b], s[b], rng[b], h[b], c[b], e[b], q[which[b]], teachers[which[b]],
             drive, start, steps, life, imitation, tuning, k, limit, gradient[b], report[b],
@@ -422,13 +421,13 @@ def fly_block(units, triple, accelerated, w, rb, cb, eb, start, steps, result):
     """One episode of one block; see `fly`."""
     hidden = len(units)
     padded = (hidden + LANES - 1) // LANES * LANES
-    sb = np.zeros(task.EPISODE * LANES, np.float32)
-    xs, acts = np.zeros((HISTORY + 1) * STATE * LANES, np.float32), np.zeros((ACTIONS + 1) * 4 * LANES, np.float32)
-    ref, wr, u = np.zeros(REFERENCE * LANES, np.float32), np.zeros(WRENCH * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-    o, x, y = np.zeros(25 * LANES, np.float32), np.zeros(INPUTS * LANES, np.float32), np.zeros(DENSE * LANES, np.float32)
-    gates, gi, gh = np.zeros(4 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32), np.zeros(3 * hidden * LANES, np.float32)
-    h, after, raw = np.zeros(padded * LANES, np.float32), np.zeros(padded * LANES, np.float32), np.zeros(4 * LANES, np.float32)
-    noise, out = np.zeros(NOISES * LANES, np.float32), np.zeros(STATE * LANES, np.float32)
+    sb = aligned(task.EPISODE * LANES)
+    xs, acts = aligned((HISTORY + 1) * STATE * LANES), aligned((ACTIONS + 1) * 4 * LANES)
+    ref, wr, u = aligned(REFERENCE * LANES), aligned(WRENCH * LANES), aligned(4 * LANES)
+    o, x, y = aligned(25 * LANES), aligned(INPUTS * LANES), aligned(DENSE * LANES)
+    gates, gi, gh = aligned(4 * hidden * LANES), aligned(3 * hidden * LANES), aligned(3 * hidden * LANES)
+    h, after, raw = aligned(padded * LANES), aligned(padded * LANES), aligned(4 * LANES)
+    noise, out = aligned(NOISES * LANES), aligned(STATE * LANES)
     for i in range(LANES):
         restart(xs, acts, sb, rb, eb, start, i)
         result[i, 0], result[i, 1], result[i, 2] = ONE, ZERO, ZERO
@@ -464,9 +463,9 @@ def fly_block(units, triple, accelerated, w, rb, cb, eb, start, steps, result):
             acts[i] = acts[i + 4 * LANES]
 
 
-@nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True, parallel=True)
-def fly(units, triple, accelerated, w, rng, c, e, start, steps, result):
-    """One episode per lane without gradients; result (blocks, LANES, 3): survived RAPTOR's limits, mean and last distance [m] of the
+@kernel
+def fly(part, units, triple, accelerated, w, rng, c, e, start, steps, result):
+    """One episode per lane of the blocks in `part`, without gradients; result (blocks, LANES, 3): survived RAPTOR's limits, mean and last distance [m] of the
     last second."""
-    for b in nb.prange(c.shape[0]):
+    for b in part:
         fly_block(units, triple, accelerated, w, rng[b], c[b], e[b], start, steps, result[b])
