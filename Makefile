@@ -37,8 +37,8 @@ test-peers: .venv/tools
 demo: $(DEMO)/eval.json
 	$(BIN)/sim report $(DEMO)
 
-# begin or resume: $(call train,FOLDER,COMMAND)
-train = if [ -e $(1)/config.json ]; then $(BIN)/sim resume $(1); else $(BIN)/sim train $(2) --out $(1); fi
+# $(call train,FOLDER,TRAINING): begin, or go on where an interrupted one stopped.
+train = @set -x; if [ -e $(1)/config.json ]; then $(BIN)/sim resume $(1); else $(BIN)/sim train $(2) --out $(1); fi
 
 $(DEMO)/teachers/teachers.npz: | .venv/installed
 	@mkdir -p $(DEMO)

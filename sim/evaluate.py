@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,7 @@ from sim.metrics import Estimate
 from sim.robots.quadrotors import CURVES, Quadrotors, from_airframes, sample
 from sim.run import facts, progress, write_json
 
+WIDE = 160  # columns of a table in a file
 PER_AIRFRAME = 32  # flights of each named airframe
 PROBE_TIMES = (0.1, 0.2, 0.5, 1.0, 2.0)  # [s]
 AUTHORITY_BINS = (40, 80, 120, 160, 240, 400, 1200)  # torque to inertia [rad/s^2]
@@ -524,7 +526,7 @@ def evaluate_command(
     """
     if count < 2:
         raise EvaluationError(f"count is {count}; allowed: 2 or more quadrotors per case")
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else WIDE)
     runs: list[tuple[str, str, Flyer, Front | None]] = []
     content: dict[str, Any] = {"count": count, "seed": seed, "facts": measured_with(seed)}
     content |= {"policies": {}, "results": {}, "probes": {}}

@@ -15,7 +15,7 @@ from sim.tasks.quadrotor import ACTIONS, RATE_LIMIT, SPEED_LIMIT
 from sim.train import bound
 from sim.train.teachers import SURVIVED, TeacherConfig, Teachers, start_distribution
 
-QUICK = ((60, 60, 0),)
+QUICK = ((60, 60, 0, math.inf),)
 
 
 def one(**changes: float) -> Quadrotors:
@@ -120,7 +120,7 @@ def test_judged_episodes_are_recalled_exactly():
 
 def test_what_counts_as_survivable_survives_in_the_plain_simulator_and_is_never_called_unavoidable():
     starts = harsh(96, 1)
-    result = bound.search(starts, attempts=((60, 80, 0),))
+    result = bound.search(starts, attempts=((60, 80, 0, math.inf),))
     excess = bound.certain_excess(starts)
     assert 0.1 < result.found.mean() < 0.9
     assert np.mean(excess > 0) > 0.1
@@ -146,7 +146,9 @@ def test_the_bounds_never_contradict_on_hundreds_of_starts():
 def test_the_optimiser_saves_what_a_policy_loses_and_the_report_adds_up():
     quads = sample("raptor", 16, 4)
     teachers = Teachers(quads, TeacherConfig(count=16), bound.regulators(quads)[:, 0].copy())
-    report = bound.bound_report(teachers, start_distribution(math.pi / 2), 32, 1, attempts=((100, 100, 0),), limit=24)
+    report = bound.bound_report(
+        teachers, start_distribution(math.pi / 2), 32, 1, attempts=((100, 100, 0, math.inf),), limit=24
+    )
     assert report["examined"] == 24
     assert report["deaths"] == pytest.approx(report["avoidable"] + report["unavoidable"])
     assert report["unavoidable"] == pytest.approx(report["proven"] + report["open"])

@@ -18,6 +18,8 @@ from controllers.policy import load_policy
 from firmware_export.cli import C, export_c
 from sim import report
 from sim.evaluate import CASES, evaluate_command
+from sim.page import INK, LINE
+from sim.report_flights import EIGHT, STARTS, Track, adaptation_section, chosen, fly, replay
 from sim.robots.quadrotors import sample
 from sim.run import Run, RunError, write_json
 from sim.train.distill import StudentConfig
@@ -78,7 +80,7 @@ def page(demo: Path) -> str:
         patch.setattr(report, "FLOWN", 16)
         path = report.report_command(demo, console=SILENT)
     assert path == demo / "report.html"
-    return path.read_text()
+    return (demo / "report.html").read_text()
 
 
 def test_the_page_needs_nothing_from_outside(page: str) -> None:
@@ -95,7 +97,7 @@ def test_every_plot_says_that_it_is_simulated(page: str) -> None:
 
 
 def test_plots_take_their_ink_from_the_page(page: str) -> None:
-    assert report.INK not in page and report.LINE not in page
+    assert INK not in page and LINE not in page
     assert "currentColor" in page and "prefers-color-scheme:dark" in page
 
 
@@ -183,8 +185,9 @@ def test_markdown_has_one_row_for_each_target_and_the_origin_of_the_figures(demo
     assert len(rows) == sum(m["target"] is not None for m in measures)
     assert all(row.count("|") == 6 for row in rows)
     assert sum("**miss**" in row for row in rows) == sum(m["met"] is False for m in measures)
-    for text in ("simulated", "16 quadrotors", "seed 1", content["facts"]["cpu"], "2084 parameters", "numba"):
-        assert text in lines[-1]
+    origin = " ".join(lines[lines.index("") :])
+    for text in ("simulated", "16 quadrotors", "seed 1", content["facts"]["cpu"], "numba"):
+        assert text in origin
 
 
 def test_markdown_puts_a_peer_that_was_measured_in_the_same_run_beside_ours(demo: Path) -> None:
@@ -205,26 +208,25 @@ def test_markdown_of_an_unknown_policy_lists_those_that_were_evaluated(demo: Pat
 
 def test_four_different_quadrotors_are_drawn_and_the_lightest_is_first() -> None:
     quads = sample("wide", 40, 3)
-    picks = report.chosen(quads)
+    picks = chosen(quads)
     assert len(set(picks.tolist())) == 4
     assert quads.mass[picks[0]] == quads.mass.min() and quads.mass[picks[1]] == quads.mass.max()
 
 
 def test_a_replayed_flight_has_the_same_actions(demo: Path) -> None:
     policy = load_policy(demo / "student" / "policy.onnx")
-    course = dataclasses.replace(report.EIGHT, seconds=0.5)
-    track = report.fly(policy, sample("wide", 16, 3), course)
-    assert report.replay(policy, track).max() == 0
-    compiled = report.replay(load_policy(demo / "c" / "student.so"), track)
+    course = dataclasses.replace(EIGHT, seconds=0.5)
+    track = fly(policy, sample("wide", 16, 3), course)
+    assert replay(policy, track).max() == 0
+    compiled = replay(load_policy(demo / "c" / "student.so"), track)
     assert 0 < compiled.max() < 1e-5
     assert np.array_equal(track.reference[0], np.zeros((16, 3)))
 
 
-def test_memory_is_drawn_where_flights_stay(tmp_path: Path) -> None:
+def test_memory_is_drawn_where_flights_stay() -> None:
     quads, rng = sample("wide", 16, 3), np.random.default_rng(0)
     still, hidden = np.zeros((501, 16, 3)), rng.normal(size=(500, 16, 4))
-    track = report.Track(still, still, np.zeros((500, 16, 22)), np.zeros((500, 16, 4)), hidden)
-    material = report.Material(tmp_path, {}, {}, {}, {})
-    section = report.adaptation_section(material, quads, {"some policy": {report.STARTS.name: track}})
+    track = Track(still, still, np.zeros((500, 16, 22)), np.zeros((500, 16, 4)), hidden)
+    section = adaptation_section({}, quads, {"some policy": {STARTS.name: track}})
     assert section.body.count("<svg") == 2 and "some policy: memory over time" in section.body
     assert "no readouts" in section.body

@@ -19,7 +19,9 @@ CONFIG = StudentConfig(hidden=16)
 COST = np.array([1.0, 1.0, 0.15, 0.05, 0.3, 0.3, 0.01, 0.2, 0.1, 3.0], np.float32)
 
 
-def _window(weights: np.ndarray, quads: Quadrotors, imitation: float, tuning: float, windows: int = 2) -> tuple[np.ndarray, np.ndarray]:
+def _window(
+    weights: np.ndarray, quads: Quadrotors, imitation: float, tuning: float, windows: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     """Gradient and report of the last of a few windows; the same flights for every call.
 
     For imitation the teachers fly: the gradient then lacks nothing, as the flight does not depend on the student."""
@@ -36,10 +38,11 @@ def _window(weights: np.ndarray, quads: Quadrotors, imitation: float, tuning: fl
     for i in range(windows):
         last = i == windows - 1
         student.window(
-            np.arange(n), *sizes(CONFIG.hidden), False, weights if last else first, flights.x, flights.a, flights.s, flights.rng, flights.h,
-            c.reshape(n, -1), e.reshape(n, -1), scales, teachers, np.arange(n), np.float32(imitation), start, STEPS, np.float32(100),
-            np.float32(imitation), np.float32(tuning), COST, np.float32(1e9), gradient, report,
-        )  # fmt: skip
+            *(np.arange(n), *sizes(CONFIG.hidden), False, weights if last else first),
+            *(flights.x, flights.a, flights.s, flights.rng, flights.h, c.reshape(n, -1), e.reshape(n, -1)),
+            *(scales, teachers, np.arange(n), np.float32(imitation), start, STEPS, np.float32(100)),
+            *(np.float32(imitation), np.float32(tuning), COST, np.float32(1e9), gradient, report),
+        )
     return gradient.mean(0), report.mean(0)
 
 

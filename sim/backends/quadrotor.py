@@ -1,28 +1,31 @@
 """Quadrotor rigid-body dynamics and their adjoint: one scalar source, vectorised over lanes.
 
-Every physical formula is a scalar function of floats and tuples (`derivative`, `rk4` and their adjoints), compiled by numba.
-A batch is stored as blocks of `LANES` quadrotors, channel by channel (`[blocks, channels, LANES]`), so that the compiler
-turns the loop over lanes into vector instructions; blocks are independent and go to threads. The scalar functions use no
-arrays, so the same source compiles as CUDA device functions.
+Every physical formula is a scalar function of floats and tuples (`derivative`, `rk4` and their adjoints), compiled by
+numba. A batch is stored as blocks of `LANES` quadrotors, channel by channel (`[blocks, channels, LANES]`), so that
+the compiler turns the loop over lanes into vector instructions; blocks are independent and go to threads. The scalar
+functions use no arrays, so the same source compiles as CUDA device functions.
 
-Model (Eschmann et al., "RAPTOR", and the public l2f simulator; here extended): body FLU, world z up, quaternion wxyz body to
-world, motor order front-right, back-right, back-left, front-left. First-order motors with separate rise and fall lags, thrust
-polynomial with dead band, saturation and battery sag, rigid body with body-frame linear drag, external force and torque.
-Classic Runge-Kutta 4 at 10 ms, the command held over the step.
+Model (Eschmann et al., "RAPTOR", and the public l2f simulator; here extended): body FLU, world z up, quaternion wxyz
+body to world, motor order front-right, back-right, back-left, front-left. First-order motors with separate rise and
+fall lags, thrust polynomial with dead band, saturation and battery sag, rigid body with body-frame linear drag,
+external force and torque. Classic Runge-Kutta 4 at 10 ms, the command held over the step.
 
-State channels (STATE = 17): position_w 3 [m], quaternion 4, velocity_w 3 [m/s], angular_velocity_b 3 [rad/s], motor 4 [0, 1].
-Parameter channels (PARAMS = 28): see `PARAMETER`. Wrench channels (6): acceleration_w [m/s^2], angular acceleration_b [rad/s^2].
-"""
+State channels (STATE = 17): position_w 3 [m], quaternion 4, velocity_w 3 [m/s], angular_velocity_b 3 [rad/s], motor 4
+[0, 1]. Parameter channels (PARAMS = 28): see `PARAMETER`. Wrench channels (6): acceleration_w [m/s^2], angular
+acceleration_b [rad/s^2]."""
 
 from __future__ import annotations
 
 import numba as nb
+import numba.core.config
 import numpy as np
 from llvmlite import binding as llvm
 
-# LLVM prefers 256-bit vectors even where 512 are there; these kernels are dense arithmetic and run up to 2.5 times faster with 512.
+# LLVM prefers 256-bit vectors even where 512 are there; these kernels are dense arithmetic and run up to 2.5 times
+# faster with 512.
 if llvm.get_host_cpu_features().get("avx512f"):
-    nb.config.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"
+    # numba makes its settings by assignment at run time, which type checkers cannot see.
+    numba.core.config.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"  # pyright: ignore[reportAttributeAccessIssue]
 
 LANES = 16  # one AVX-512 register, two AVX2 registers
 STATE, PARAMS, WRENCH = 17, 28, 6
@@ -49,8 +52,8 @@ _f = np.float32
 ZERO, HALF, ONE, TWO = _f(0.0), _f(0.5), _f(1.0), _f(2.0)
 G, DT, DT2, DT6 = _f(GRAVITY), _f(TIME_STEP), _f(TIME_STEP / 2), _f(TIME_STEP / 6)
 device = nb.njit(fastmath=FASTMATH, error_model="numpy", forceinline=True)
-# Functions of whole blocks are compiled once each and called: inlined together they would take minutes to optimise, and LLVM's
-# vectoriser gives up on functions that large.
+# Functions of whole blocks are compiled once each and called: inlined together they would take minutes to optimise,
+# and LLVM's vectoriser gives up on functions that large.
 block = nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True)
 # `cache` keeps the machine code between runs; kernels release the GIL.
 kernel = nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, cache=True)
@@ -61,8 +64,8 @@ parallel_kernel = nb.njit(fastmath=FASTMATH, error_model="numpy", nogil=True, ca
 def derivative(y, u, w, c):
     """Time derivative of the 14 non-position states.
 
-    y: quaternion 4, velocity_w 3, angular_velocity_b 3, motor 4; u: motor set point 4 in [0, 1]; w: wrench 6; c: parameters 28.
-    """
+    y: quaternion 4, velocity_w 3, angular_velocity_b 3, motor 4; u: motor set point 4 in [0, 1]; w: wrench 6; c:
+    parameters 28."""
     q0, q1, q2, q3, vx, vy, vz, wx, wy, wz, m0, m1, m2, m3 = y
     (c0, c1, c2, s0, s1, s2, s3, dead, inv_live, sat, sag, x0, x1, x2, x3) = c[:15]
     (y0, y1, y2, y3, kz, gx, gy, gz, rise, fall, dx, dy, dz) = c[15:]
@@ -127,7 +130,8 @@ def rotation_matrix_adjoint(q0, q1, q2, q3, g):
 
 @device
 def derivative_adjoint(y, u, c, g):
-    """Gradient (14 states, 4 set points) of g . derivative(y, u, w, c); the wrench enters linearly and is not differentiated."""
+    """Gradient (14 states, 4 set points) of g . derivative(y, u, w, c); the wrench enters linearly and is not
+    differentiated."""
     q0, q1, q2, q3, vx, vy, vz, wx, wy, wz, m0, m1, m2, m3 = y
     (c0, c1, c2, s0, s1, s2, s3, dead, inv_live, sat, sag, x0, x1, x2, x3) = c[:15]
     (y0, y1, y2, y3, kz, gx, gy, gz, rise, fall, dx, dy, dz) = c[15:]
@@ -217,7 +221,8 @@ def _stages(y, u, w, c):
 
 @device
 def rk4(p, y, u, w, c):
-    """State after one time step: position 3 and the other 14; the quaternion is normalised, motors stay within [0, 1]."""
+    """State after one time step: position 3 and the other 14; the quaternion is normalised, motors stay within [0,
+    1]."""
     k1, y2, k2, y3, k3, y4 = _stages(y, u, w, c)
     k4 = derivative(y4, u, w, c)
     n = _axpy(_axpy(_axpy(_axpy(y, DT6, k1), TWO * DT6, k2), TWO * DT6, k3), DT6, k4)
@@ -247,9 +252,9 @@ def _scaled(h, k, gp, hv):
 def rk4_adjoint(y, u, w, c, n, gp, g):
     """Gradient (14 states, 4 set points) of one time step; the gradient of the position passes unchanged.
 
-    y: state before, n: quaternion after (4), gp: gradient of the position after (3), g: gradient of the 14 states after.
-    The stages are computed again instead of being stored. The norm before normalisation differs from one by less than 1e-6.
-    """
+    y: state before, n: quaternion after (4), gp: gradient of the position after (3), g: gradient of the 14 states
+    after. The stages are computed again instead of being stored. The norm before normalisation differs from one by
+    less than 1e-6."""
     _, y2, _, y3, _, y4 = _stages(y, u, w, c)
     d = n[0] * g[0] + n[1] * g[1] + n[2] * g[2] + n[3] * g[3]
     z = (ZERO, ZERO, ZERO)
@@ -274,8 +279,8 @@ def rk4_adjoint(y, u, w, c, n, gp, g):
     )
 
 
-# Lane access: `a` is the flat memory of one block, channel `k` of lane `l` is a[k * LANES + l]. The explicit offsets keep every
-# address a constant apart, which is what lets the compiler vectorise.
+# Lane access: `a` is the flat memory of one block, channel `k` of lane `l` is a[k * LANES + l]. The explicit offsets
+# keep every address a constant apart, which is what lets the compiler vectorise.
 @device
 def load3(a, i):
     return a[i], a[i + LANES], a[i + 2 * LANES]
@@ -329,7 +334,8 @@ def store14(a, i, v):
 
 @block
 def advance(x, u, w, c, out):
-    """One time step of one block (flat arrays of STATE, 4, WRENCH, PARAMS and STATE channels); `out` must not overlap the inputs."""
+    """One time step of one block (flat arrays of STATE, 4, WRENCH, PARAMS and STATE channels); `out` must not overlap
+    the inputs."""
     for i in range(LANES):
         p, y = rk4(load3(x, i), load14(x, i + 3 * LANES), load4(u, i), load_wrench(w, i), load_parameters(c, i))
         store3(out, i, p)
@@ -338,7 +344,8 @@ def advance(x, u, w, c, out):
 
 @block
 def advance_adjoint(x, u, w, c, after, g, gx, gu):
-    """Adjoint of `advance`: from the gradient g of the state after to the gradients gx of the state and gu of the set points."""
+    """Adjoint of `advance`: from the gradient g of the state after to the gradients gx of the state and gu of the set
+    points."""
     for i in range(LANES):
         gp = load3(g, i)
         gy, gs = rk4_adjoint(
@@ -357,8 +364,9 @@ def advance_adjoint(x, u, w, c, after, g, gx, gu):
 
 @parallel_kernel
 def step_batch(x, u, w, c, out):
-    """Advance all blocks by one time step. Flat arrays of [blocks, channels, LANES]: state, set point, wrench, parameters; then the
-    state after, which must not overlap the state before (overlap is correct but not vectorised)."""
+    """Advance all blocks by one time step. Flat arrays of [blocks, channels, LANES]: state, set point, wrench,
+    parameters; then the state after, which must not overlap the state before (overlap is correct but not
+    vectorised)."""
     for b in nb.prange(x.size // (STATE * LANES)):
         xb = x[b * STATE * LANES : (b + 1) * STATE * LANES]
         ub = u[b * 4 * LANES : (b + 1) * 4 * LANES]

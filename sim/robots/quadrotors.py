@@ -2,10 +2,11 @@
 
 Three distributions:
 - `raptor`: the published one (RAPTOR, section 3; its released code), exactly, to compare with the published policy;
-- `standard`: the same without its oddities: the size deviation is centred, and the disturbance force scales with weight and thrust
-  margin (three sigma use a tenth of the margin), with the same average size as published;
-- `wide`: `standard` plus all that real quadrotors have: other thrust curves, weak motors, a shifted centre of mass, other inertia
-  ratios and geometries, drag, delays of actuators and sensors, noise, battery sag, torques and gusts; each with its own probability.
+- `standard`: the same without its oddities: the size deviation is centred, and the disturbance force scales with
+  weight and thrust margin (three sigma use a tenth of the margin), with the same average size as published;
+- `wide`: `standard` plus all that real quadrotors have: other thrust curves, weak motors, a shifted centre of mass,
+  other inertia ratios and geometries, drag, delays of actuators and sensors, noise, battery sag, torques and gusts;
+  each with its own probability.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class Quadrotors:
 
     def replace(self, **changes) -> Quadrotors:
         """A copy with some fields set for all quadrotors; scalars and single rows are repeated."""
-        arrays = {k: np.broadcast_to(np.asarray(v, dtype=float), getattr(self, k).shape).copy() for k, v in changes.items()}
+        arrays = {
+            k: np.broadcast_to(np.asarray(v, dtype=float), getattr(self, k).shape).copy() for k, v in changes.items()
+        }
         return dataclasses.replace(self, **arrays)
 
     @property
@@ -105,13 +108,11 @@ class Quadrotors:
     def trim(self) -> np.ndarray:
         """Motor commands in [0, 1] at which thrust equals weight and all torques vanish, (n, 4).
 
-        Solves the thrust allocation, then inverts the thrust curve and the battery sag by a few fixed-point steps. A command outside
-        [0, 1] means that this quadrotor cannot hover; `sample` draws such a quadrotor again."""
+        Solves the thrust allocation, then inverts the thrust curve and the battery sag by a few fixed-point steps. A
+        command outside [0, 1] means that this quadrotor cannot hover; `sample` draws such a quadrotor again."""
         n = len(self)
         r = self.rotor_positions - self.center_of_mass[:, None]
-        allocation = np.stack(
-            [np.ones((n, 4)), r[..., 1], -r[..., 0], self.torque_constant[:, None] * SPIN], axis=1
-        )
+        allocation = np.stack([np.ones((n, 4)), r[..., 1], -r[..., 0], self.torque_constant[:, None] * SPIN], axis=1)
         need = np.zeros((n, 4))
         need[:, 0] = self.mass * GRAVITY
         thrust = np.linalg.solve(allocation, need[..., None])[..., 0] / self.motor_strength
@@ -157,7 +158,11 @@ class Quadrotors:
         e[:, task.POSITION_NOISE], e[:, task.ORIENTATION_NOISE] = self.position_noise, self.orientation_noise
         e[:, task.VELOCITY_NOISE], e[:, task.GYRO_NOISE] = self.velocity_noise, self.gyro_noise
         e[:, task.GYRO_BIAS : task.GYRO_BIAS + 3] = self.gyro_bias
-        e[:, task.FORCE_STD], e[:, task.TORQUE_STD], e[:, task.GUST_STD] = self.force_std, self.torque_std, self.gust_std
+        e[:, task.FORCE_STD], e[:, task.TORQUE_STD], e[:, task.GUST_STD] = (
+            self.force_std,
+            self.torque_std,
+            self.gust_std,
+        )
         e[:, task.GUST_DECAY] = np.exp(-TIME_STEP / self.gust_time)
         e[:, task.BOX] = box_arms * self.arm
         e[:, task.SPAWN] = np.minimum(spawn_arms * self.arm, spawn_limit)
@@ -173,7 +178,8 @@ class Quadrotors:
 
     @staticmethod
     def load(path: Path) -> tuple[Quadrotors, dict]:
-        """Quadrotors and the record of what made them. Raises ValueError where the file is not one that `save` wrote."""
+        """Quadrotors and the record of what made them. Raises ValueError where the file is not one that `save`
+        wrote."""
         try:
             with np.load(path) as f:
                 names = [field.name for field in dataclasses.fields(Quadrotors)]
@@ -187,7 +193,9 @@ def from_airframes(airframes: list[Airframe]) -> Quadrotors:
     shared = [f.name for f in dataclasses.fields(Quadrotors) if hasattr(airframes[0], f.name)]
     n = len(airframes)
     arrays = {k: np.array([getattr(a, k) for a in airframes], dtype=float) for k in shared}
-    return Quadrotors(**arrays, force_std=np.zeros(n), torque_std=np.zeros(n), gust_std=np.zeros(n), gust_time=np.ones(n))
+    return Quadrotors(
+        **arrays, force_std=np.zeros(n), torque_std=np.zeros(n), gust_std=np.zeros(n), gust_time=np.ones(n)
+    )
 
 
 def sample(preset: Preset, count: int, seed: int) -> Quadrotors:
@@ -286,7 +294,11 @@ def _widen(q: Quadrotors, rng: np.random.Generator) -> Quadrotors:
     inertia[:, 2] = np.minimum(inertia[:, 2], 0.98 * (inertia[:, 0] + inertia[:, 1]))
     stretch = 1 + some(0.3, 1) * np.stack([u(-0.2, 0.2), u(-0.2, 0.2), np.zeros(n)], 1)
     rotors = q.rotor_positions * stretch[:, None]
-    strength = 1 - some(0.3, 1) * np.eye(4)[rng.integers(0, 4, n)] * u(0.0, 0.25)[:, None] + 0.03 * some(0.5, 1) * rng.normal(size=(n, 4)).clip(-2, 2)
+    strength = (
+        1
+        - some(0.3, 1) * np.eye(4)[rng.integers(0, 4, n)] * u(0.0, 0.25)[:, None]
+        + 0.03 * some(0.5, 1) * rng.normal(size=(n, 4)).clip(-2, 2)
+    )
     offset = some(0.3, 1) * rng.uniform(-0.12, 0.12, (n, 3)) * np.array([1, 1, 0]) * np.abs(rotors[:, :1, 0])
     t2w = q.thrust_to_weight
     return dataclasses.replace(

@@ -1,12 +1,12 @@
 """The quadrotor task on blocks of lanes: what a policy senses, what disturbs the flight, where it starts, when it ends.
 
-All functions work on the flat memory of one block (`[channels, LANES]`, time first where there is time) and are called from the
-kernels of `sim/train` and from `Flight`, the step-by-step environment that any policy can fly. Rewards, terminations, starts and
-the Langevin reference are those of RAPTOR (Eschmann et al. 2025); delays, sensors, gusts and figure eights are added.
+All functions work on the flat memory of one block (`[channels, LANES]`, time first where there is time) and are
+called from the kernels of `sim/train` and from `Flight`, the step-by-step environment that any policy can fly.
+Rewards, terminations, starts and the Langevin reference are those of RAPTOR (Eschmann et al. 2025); delays, sensors,
+gusts and figure eights are added.
 
-A delay of d seconds is a short filter over the last samples: d = 14 ms weighs the sample 10 ms ago by 0.6 and the one 20 ms ago by
-0.4. It serves sensors and motor commands alike, has a simple adjoint and vectorises.
-"""
+A delay of d seconds is a short filter over the last samples: d = 14 ms weighs the sample 10 ms ago by 0.6 and the one
+20 ms ago by 0.4. It serves sensors and motor commands alike, has a simple adjoint and vectorises."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from numba.extending import intrinsic
 
 from sim.backends.quadrotor import (
     DT,
-    FASTMATH,
     HALF,
     LANES,
     ONE,
     STATE,
     TWO,
-    WRENCH,
     ZERO,
     block,
     device,
@@ -45,7 +43,13 @@ SENSED = 13  # position 3, quaternion 4, velocity 3, angular velocity 3: what se
 NOISES = 18  # position 3, rotation matrix 9, velocity 3, angular velocity 3
 
 # Channels of the environment of one quadrotor (constant through an episode).
-ACTION_TAPS, POSITION_TAPS, ORIENTATION_TAPS, GYRO_TAPS, VELOCITY_TAPS = 0, 4, 8, 12, 16  # 4, 4, 4, 4, 11 filter weights
+ACTION_TAPS, POSITION_TAPS, ORIENTATION_TAPS, GYRO_TAPS, VELOCITY_TAPS = (
+    0,
+    4,
+    8,
+    12,
+    16,
+)  # 4, 4, 4, 4, 11 filter weights
 POSITION_NOISE, ORIENTATION_NOISE, VELOCITY_NOISE, GYRO_NOISE = 27, 28, 29, 30
 GYRO_BIAS = 31  # 3 [rad/s]
 FORCE_STD, TORQUE_STD, GUST_STD, GUST_DECAY = 34, 35, 36, 37  # [m/s^2], [rad/s^2], [m/s^2], per step
@@ -113,7 +117,7 @@ def exponential(x):
     n = np.floor(x * _LOG2E + HALF)
     r = x - n * _LN2_HIGH - n * _LN2_LOW
     p = ONE + r * (ONE + r * (HALF + r * (_E3 + r * (_E4 + r * (_E5 + r * _E6)))))
-    return p * _power_of_two(np.int32(n))
+    return p * _power_of_two(np.int32(n))  # pyright: ignore[reportCallIssue] (numba passes the typing context)
 
 
 @device
@@ -146,7 +150,8 @@ def next_random(state):
 
 @device
 def gaussian(bits):
-    """Sum of the four bytes, centred and scaled to unit variance: normal enough for noise, at most 3.5 sigma, vectorisable."""
+    """Sum of the four bytes, centred and scaled to unit variance: normal enough for noise, at most 3.5 sigma,
+    vectorisable."""
     total = (bits & _BYTE) + (np.uint32(bits >> _U8) & _BYTE) + (np.uint32(bits >> _U16) & _BYTE) + (bits >> _U24)
     return (_f(np.int32(total)) - _BYTE_MEAN) * _BYTE_STD
 
@@ -208,8 +213,10 @@ def restart(x, a, s, rng, e, start, k):
             elif (c == 1) != swap:
                 size *= HALF
             s[(AMPLITUDE + c) * LANES + k] = size
-            s[(HARMONIC + c) * LANES + k] = TWO if c == 1 and not swap or c == 0 and swap else ONE
-        s[OMEGA * LANES + k] = _TURN / uniform(rng, k, _f(3.5), _f(10.0) if uniform(rng, k, ZERO, ONE) < _f(0.3) else _f(6))
+            s[(HARMONIC + c) * LANES + k] = TWO if (c == 1 and not swap) or (c == 0 and swap) else ONE
+        s[OMEGA * LANES + k] = _TURN / uniform(
+            rng, k, _f(3.5), _f(10.0) if uniform(rng, k, ZERO, ONE) < _f(0.3) else _f(6)
+        )
         s[RAMP * LANES + k] = uniform(rng, k, _f(0.3), _f(3.0))
         if start[10] >= ZERO:
             moving, angle, px, py, pz, boxed = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
@@ -245,7 +252,8 @@ def restart(x, a, s, rng, e, start, k):
 
 @block
 def exogenous(s, rng, e, ref, w):
-    """Advance what does not depend on the flight by one step: write the reference (9) and the wrench (6) of this step."""
+    """Advance what does not depend on the flight by one step: write the reference (9) and the wrench (6) of this
+    step."""
     for i in range(LANES):
         age = s[AGE * LANES + i]
         omega, ramp = s[OMEGA * LANES + i], s[RAMP * LANES + i]
@@ -332,13 +340,27 @@ def observe(h, ref, previous, e, noise, o):
         q0, q1, q2, q3 = delayed_quaternion(h, e, i)
         n = ONE / np.sqrt(q0 * q0 + q1 * q1 + q2 * q2 + q3 * q3)
         r = rotation_matrix(q0 * n, q1 * n, q2 * n, q3 * n)
-        store3(o, i + 3 * LANES, (r[0] + s * noise[3 * LANES + i], r[1] + s * noise[4 * LANES + i], r[2] + s * noise[5 * LANES + i]))
-        store3(o, i + 6 * LANES, (r[3] + s * noise[6 * LANES + i], r[4] + s * noise[7 * LANES + i], r[5] + s * noise[8 * LANES + i]))
-        store3(o, i + 9 * LANES, (r[6] + s * noise[9 * LANES + i], r[7] + s * noise[10 * LANES + i], r[8] + s * noise[11 * LANES + i]))
+        store3(
+            o,
+            i + 3 * LANES,
+            (r[0] + s * noise[3 * LANES + i], r[1] + s * noise[4 * LANES + i], r[2] + s * noise[5 * LANES + i]),
+        )
+        store3(
+            o,
+            i + 6 * LANES,
+            (r[3] + s * noise[6 * LANES + i], r[4] + s * noise[7 * LANES + i], r[5] + s * noise[8 * LANES + i]),
+        )
+        store3(
+            o,
+            i + 9 * LANES,
+            (r[6] + s * noise[9 * LANES + i], r[7] + s * noise[10 * LANES + i], r[8] + s * noise[11 * LANES + i]),
+        )
     for c in range(3):  # outside, because eleven taps times three would not unroll
         for i in range(LANES):
             v = delayed(h, e, VELOCITY_TAPS, HISTORY + 1, 7 + c, i)
-            o[(12 + c) * LANES + i] = v - ref[(3 + c) * LANES + i] + e[VELOCITY_NOISE * LANES + i] * noise[(12 + c) * LANES + i]
+            o[(12 + c) * LANES + i] = (
+                v - ref[(3 + c) * LANES + i] + e[VELOCITY_NOISE * LANES + i] * noise[(12 + c) * LANES + i]
+            )
     for i in range(LANES):
         s = e[GYRO_NOISE * LANES + i]
         for c in range(3):
@@ -350,7 +372,8 @@ def observe(h, ref, previous, e, noise, o):
 
 @block
 def observe_adjoint(h, e, go, gs):
-    """From the gradient of the observation (22) to that of the filtered signals (SENSED): what `sense_adjoint` spreads in time."""
+    """From the gradient of the observation (22) to that of the filtered signals (SENSED): what `sense_adjoint`
+    spreads in time."""
     for i in range(LANES):
         store3(gs, i, load3(go, i))
         q0, q1, q2, q3 = delayed_quaternion(h, e, i)
@@ -366,7 +389,8 @@ def observe_adjoint(h, e, go, gs):
 
 @block
 def sense_adjoint(gs, e, gx):
-    """Add to the gradient of the state at time t what the sensors deliver from it at t .. t + HISTORY (gs: those rows)."""
+    """Add to the gradient of the state at time t what the sensors deliver from it at t .. t + HISTORY (gs: those
+    rows)."""
     for i in range(LANES):
         for c in range(3):
             v = ZERO
@@ -425,8 +449,8 @@ def turn(r00, r01, r10, r11):
 
 @block
 def preprocess(o, accelerated, x):
-    """The network's input from an observation: turned about z, position and velocity error limited. The channel after the last
-    one is set to one (it carries the bias of the first layer)."""
+    """The network's input from an observation: turned about z, position and velocity error limited. The channel after
+    the last one is set to one (it carries the bias of the first layer)."""
     for i in range(LANES):
         cs, sn = turn(o[3 * LANES + i], o[4 * LANES + i], o[6 * LANES + i], o[7 * LANES + i])
         a, b, c = load3(o, i)
@@ -491,5 +515,7 @@ def delay_taps(delay: np.ndarray, count: int) -> np.ndarray:
     Raises ValueError where a delay does not fit into `count` samples."""
     steps = np.asarray(delay, dtype=np.float64)[..., None] / float(DT)
     if steps.min(initial=0) < 0 or steps.max(initial=0) > count - 1 + 1e-6:
-        raise ValueError(f"a delay of {steps.max() * float(DT):.3f} s does not fit: allowed are 0 to {(count - 1) * float(DT):.2f} s")
+        raise ValueError(
+            f"a delay of {steps.max() * float(DT):.3f} s does not fit: allowed are 0 to {(count - 1) * float(DT):.2f} s"
+        )
     return np.maximum(0.0, 1.0 - np.abs(steps - np.arange(count)))

@@ -86,9 +86,17 @@ from sim.train.teachers import (
 )
 
 STEPS = 500  # of an episode
-# (steps that are optimised, iterations of Adam, seed of the first guesses); the next where the one before fails
-# The last, the whole episode, is only for starts where a sequence stays within the limits, but no policy can fly on.
-ATTEMPTS = ((100, 300, 0), (200, 900, 1), (STEPS, 300, 2))
+Attempt = tuple[int, int, int, float]
+# Steps that are optimised, iterations of Adam, seed of the first guesses; tried where nothing has survived yet and the
+# closest ratio to a limit so far is at most the last number. The third is for close calls, the fourth for starts where
+# a sequence stays within the limits but no policy can fly on: it optimises the whole episode.
+ATTEMPTS: tuple[Attempt, ...] = (
+    (100, 300, 0, math.inf),
+    (200, 900, 1, math.inf),
+    (200, 3000, 2, 1.02),
+    (STEPS, 300, 3, 1.0),
+)
+UPWIND = np.float32(0.15)  # [m] per [m/s^2], about the inverse of a regulator's stiffness
 CHECK = 10  # iterations between two looks at whether a policy can fly on
 GUIDED = 12  # lanes that begin with a policy's actions; the others begin with the trim, nothing, everything, and noise
 PROOF_STEPS = 60  # after this time no relaxation proves anything
@@ -189,7 +197,7 @@ def shoot(which, states, wrench, previous, weights, c, e, q, aims, noise, horizo
     that survive."""
     cb, eb, qb = aligned(PARAMS * LANES), aligned(ENVIRONMENT * LANES), aligned(SCALES)
     x0, w, u = aligned(_S), aligned(WRENCH * LANES), aligned(_A)
-    ref, zero = aligned(REFERENCE * LANES), aligned(REFERENCE * LANES)
+    ref, aim = aligned(REFERENCE * LANES), aligned(REFERENCE * LANES)
     acts, trial = aligned((ACTIONS + STEPS) * _A), aligned((ACTIONS + STEPS) * _A)
     xs, scratch = aligned((horizon + 1) * _S), aligned(SCRATCH)
     gas, gx, gn, gu = aligned((ACTIONS + horizon) * _A), aligned(_S), aligned(_S), aligned(_A)
@@ -245,15 +253,22 @@ def shoot(which, states, wrench, previous, weights, c, e, q, aims, noise, horizo
                 closest[b] = min(closest[b], ratio[i])
                 inside |= ratio[i] <= ONE
             if inside and (iteration % CHECK == 0 or iteration == iterations):
-                for g in range(guides):
+                # A guide without an integral drifts with the force, so it also tries to fly to points upwind.
+                for k in range(3 * guides):
+                    g = k // 3
+                    for axis in range(3):
+                        for i in range(LANES):
+                            aim[axis * LANES + i] = -UPWIND * _f(k % 3) * wrench[b, wrench.shape[1] - 1, axis]
+                    if found[b]:
+                        break
                     trial[: (ACTIONS + horizon) * _A] = acts[: (ACTIONS + horizon) * _A]
-                    fly(trial, horizon, STEPS, x0, wrench[b], zero, weights[b, g], cb, eb, qb, scratch, lasted)
+                    fly(trial, horizon, STEPS, x0, wrench[b], aim, weights[b, g], cb, eb, qb, scratch, lasted)
                     for i in range(LANES):
                         if lasted[i] == STEPS and not found[b]:
                             found[b] = True
                             for t in range(STEPS):
-                                for k in range(4):
-                                    plans[b, t, k] = trial[((ACTIONS + t) * 4 + k) * LANES + i]
+                                for j in range(4):
+                                    plans[b, t, j] = trial[((ACTIONS + t) * 4 + j) * LANES + i]
             if found[b] or iteration == iterations:
                 break
             done = _f(iteration) / _f(iterations)
@@ -399,16 +414,16 @@ def prove(which, states, wrench, previous, c, e, directions, excess_found):
        psi, whose last terms are bounded by the former bound), where the body axis k that turns psi is known up to
        what yaw and sideways rotation can have moved it.
     3. Torque comes from giving thrust away: a_k <= (torque of the largest thrusts) + lever D, T <= (largest thrusts)
-       - D. While psi < 90 degrees, thrust is harmful and the relaxation takes the smallest, and D for free; from then
+       - D. While psi < 90 degrees, thrust is harmful and the relaxation takes the smallest, and D is free; from then
        on D costs D |cos psi|. With psi replaced by its largest value so far, the cost of a given D never falls, while
        rotation helps all the longer the earlier it comes: so D is best spent first, fully until one moment and not at
        all afterwards. All moments are tried.
-    4. Before psi reaches 90 degrees, turning costs thrust as well: with U the thrust above the smallest, w' <= least +
-       lever U for the length w of the rates across the thrust axis (least: torque of the smallest thrusts), so the
-       integral of U cos psi is at least that of (w' - least) cos psi / lever, which by parts is (w^2 sin psi - least
-       cos psi) / lever and a boundary term; and by Cauchy and Schwarz the integral of w^2 sin psi over the time t1 is
-       at least (arc of sqrt(sin psi))^2 / t1. All steps in which psi may reach 90 degrees are tried, each at this
-       price.
+    4. Before psi reaches 90 degrees, turning costs thrust as well (used with the first bound on the rate). With U the
+       thrust above the smallest and w the rate across the thrust axis, w' <= least + lever U (least: torque of the
+       smallest thrusts). So the integral of U cos psi is at least that of (w' - least) cos psi / lever, which by parts
+       is that of (w^2 sin psi - least cos psi) / lever and a boundary term; and by Cauchy and Schwarz the integral of
+       w^2 sin psi over the time t1 is at least (arc of sqrt(sin psi))^2 / t1. All steps in which psi may reach 90
+       degrees are tried, each at this price.
 
     The same speeds, each at its own smallest, integrate to a bound on the position. A position or speed must exceed
     its limit by PROOF_SLACK to count."""
@@ -702,9 +717,7 @@ def regulators(quads: Quadrotors) -> np.ndarray:
     return result
 
 
-def search(
-    starts: Starts, guides: np.ndarray | None = None, attempts: tuple[tuple[int, int, int], ...] = ATTEMPTS
-) -> Search:
+def search(starts: Starts, guides: np.ndarray | None = None, attempts: tuple[Attempt, ...] = ATTEMPTS) -> Search:
     """Direct shooting from every start.
 
     guides: (n, any, WEIGHTS of a teacher), networks to guess with and to fly on with, besides each quadrotor's own
@@ -717,13 +730,13 @@ def search(
     plain = regulators(starts.quads)
     weights = plain if guides is None else np.concatenate([guides, plain], axis=1)
     state = _kernel_arrays(starts, np.ascontiguousarray(weights))
-    for horizon, iterations, seed in attempts:
+    for horizon, iterations, seed, near in attempts:
         rng = np.random.default_rng(seed)
         aims = rng.uniform(-0.5, 0.5, (LANES, 3)).astype(np.float32)
         aims[: weights.shape[1]] = 0
         noise = np.repeat(rng.normal(size=(-(-horizon // 5), 4)), 5, axis=0)[:horizon].astype(np.float32)
         arrays: tuple[Any, ...] = (*state, aims, noise, horizon, iterations, found, closest, plans)
-        left = ~found & (closest <= 1) if horizon == STEPS else ~found
+        left = ~found & (closest <= near)
         in_threads(lambda part, arrays=arrays: shoot(part, *arrays), np.flatnonzero(left))
     return Search(found, closest, plans)
 
@@ -807,7 +820,7 @@ def bound_for_starts(
     flown: np.ndarray,
     guides: np.ndarray | None = None,
     weight: float = 1.0,
-    attempts: tuple[tuple[int, int, int], ...] = ATTEMPTS,
+    attempts: tuple[Attempt, ...] = ATTEMPTS,
 ) -> dict[str, Any]:
     """What is known about the starts at which a policy has died, whatever the policy: in all, and by torque to inertia.
 
@@ -857,7 +870,7 @@ def bound_report(
     episodes: int,
     seed: int | list[int],
     limit: int = 1024,
-    attempts: tuple[tuple[int, int, int], ...] = ATTEMPTS,
+    attempts: tuple[Attempt, ...] = ATTEMPTS,
 ) -> dict[str, Any]:
     """Judge the teachers, find the starts at which they die, and say how many of these deaths were unavoidable.
 

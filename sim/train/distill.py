@@ -1,10 +1,10 @@
 """A thousand teachers become one student: meta-imitation, then (optionally) tuning through the simulator.
 
-Imitation follows RAPTOR (Eschmann et al. 2025): the student flies, every block's own teacher says what it would have done, and the
-student learns to predict that from what it has seen so far, through time. The teachers fly only at the very start. Tuning takes the
-same student on, without teachers: it flies freshly sampled quadrotors of the widest distribution and follows the gradient of the
-flight's cost through simulator, sensors and memory. Both phases share one kernel (`sim/train/student.py`).
-"""
+Imitation follows RAPTOR (Eschmann et al. 2025): the student flies, every block's own teacher says what it would have
+done, and the student learns to predict that from what it has seen so far, through time. The teachers fly only at the
+very start. Tuning takes the same student on, without teachers: it flies freshly sampled quadrotors of the widest
+distribution and follows the gradient of the flight's cost through simulator, sensors and memory. Both phases share
+one kernel (`sim/train/student.py`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from sim.train.teachers import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import Teachers, in_threads, load_teachers, start_distribution
 
 TUNING_START = dict(any_attitude=0.08, yaw=0.05, far=0.08, inverted=0.07, figure=0.22, action_zero=0.1)
-IMITATION_START = dict(any_attitude=0.10, yaw=0.05, far=0.05, inverted=0.05, figure=0.15, langevin=0.4, figure_scale=-0.1, action_zero=0.1)
+IMITATION_START = dict(
+    any_attitude=0.10, yaw=0.05, far=0.05, inverted=0.05, figure=0.15, langevin=0.4, figure_scale=-0.1, action_zero=0.1
+)
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,23 @@ class StudentConfig:
 
 
 def sizes(hidden: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """The memory's width, three times that, and that rounded up to LANES, as tuples of these lengths (compile-time sizes)."""
+    """The memory's width, three times that, and that rounded up to LANES, as tuples of these lengths (compile-time
+    sizes)."""
     return (0,) * hidden, (0,) * (3 * hidden), (0,) * (-(-hidden // LANES) * LANES)
 
 
 def weight_shapes(config: StudentConfig) -> dict[str, tuple[int, ...]]:
     """Tensors of the kernel's flat weights, in order."""
     h = config.hidden
-    return {"W0": (DENSE, INPUTS), "Wi": (3 * h, DENSE), "bi": (3 * h,), "Wh": (3 * h, h), "bh": (3 * h,), "W2": (4, h), "b2": (4,)}
+    return {
+        "W0": (DENSE, INPUTS),
+        "Wi": (3 * h, DENSE),
+        "bi": (3 * h,),
+        "Wh": (3 * h, h),
+        "bh": (3 * h,),
+        "W2": (4, h),
+        "b2": (4,),
+    }
 
 
 def pack(weights: dict[str, np.ndarray], config: StudentConfig) -> np.ndarray:
@@ -121,7 +132,15 @@ def initial_weights(config: StudentConfig) -> np.ndarray:
     """Uniform within the inverse square root of the fan-in, and a small output layer, from the seed."""
     rng = np.random.default_rng(config.seed)
     n = 25 if config.acceleration else 22
-    fan = {"W0": n, "Wi": DENSE, "bi": config.hidden, "Wh": config.hidden, "bh": config.hidden, "W2": config.hidden, "b2": config.hidden}
+    fan = {
+        "W0": n,
+        "Wi": DENSE,
+        "bi": config.hidden,
+        "Wh": config.hidden,
+        "bh": config.hidden,
+        "W2": config.hidden,
+        "b2": config.hidden,
+    }
     scale = {"W2": 0.3, "b2": 0.0}
     parts = []
     for name, shape in weight_shapes(config).items():
@@ -203,23 +222,40 @@ class Phase:
             self.blocks = min(blocks, len(teachers.weights))
         else:
             wide = int(config.pool * (1 - config.plain)) // LANES * LANES
-            parts = [sample(config.preset, wide, config.seed + 1000), sample("standard", config.pool - wide, config.seed + 2000)]
+            parts = [
+                sample(config.preset, wide, config.seed + 1000),
+                sample("standard", config.pool - wide, config.seed + 2000),
+            ]
             self.pool_c = np.concatenate([to_blocks(p.parameters()) for p in parts]).reshape(-1, 28 * LANES)
-            self.pool_e = np.concatenate([to_blocks(p.environment()) for p in parts]).reshape(-1, task.ENVIRONMENT * LANES)
+            self.pool_e = np.concatenate([to_blocks(p.environment()) for p in parts]).reshape(
+                -1, task.ENVIRONMENT * LANES
+            )
             self.q, self.tw = np.ones((1, 4), np.float32), np.zeros((1, TEACHER_WEIGHTS), np.float32)
             self.start = start_distribution(math.pi / 2, **TUNING_START)
             self.flights = Flights(blocks, config.hidden, self.rng)
             pick = self.rng.integers(0, len(self.pool_c), blocks)
             self.c, self.e, self.blocks = self.pool_c[pick], self.pool_e[pick], blocks
         self.k = np.array(
-            [config.position, config.near, config.near_width, 0.05, 0.3, config.tilt, 0.01, config.change, 0.1, config.edge], np.float32
+            [
+                config.position,
+                config.near,
+                config.near_width,
+                0.05,
+                0.3,
+                config.tilt,
+                0.01,
+                config.change,
+                0.1,
+                config.edge,
+            ],
+            np.float32,
         )
         self.order = np.arange(0)
 
     def state(self) -> tuple[dict, dict[str, np.ndarray]]:
         """What a checkpoint needs to go on exactly: generator state, and arrays."""
         own = {} if self.teachers else {"c": self.c, "e": self.e}
-        return self.rng.bit_generator.state, {**self.flights.arrays(), **own, "order": self.order}
+        return dict(self.rng.bit_generator.state), {**self.flights.arrays(), **own, "order": self.order}
 
     def restore(self, generator: dict, arrays: dict[str, np.ndarray]) -> None:
         self.rng.bit_generator.state = generator
@@ -252,26 +288,42 @@ class Phase:
             drive, weights, peak = np.float32(0), (0.0, 1.0), config.tuning_rate
         which = i if self.teachers else np.zeros(n, np.int64)
         arguments = (
-            *sizes(config.hidden), config.acceleration, self.learner.w, x, a, s, rng, h, c, e, self.q, self.tw, which, drive, self.start,
-            config.steps, np.float32(config.life), np.float32(weights[0]), np.float32(weights[1]), self.k, np.float32(config.limit),
-            gradient, report,
-        )  # fmt: skip
+            *(*sizes(config.hidden), config.acceleration, self.learner.w, x, a, s, rng, h, c, e, self.q, self.tw),
+            *(which, drive, self.start, config.steps, np.float32(config.life)),
+            *(np.float32(weights[0]), np.float32(weights[1]), self.k, np.float32(config.limit), gradient, report),
+        )
         in_threads(lambda part: student.window(part, *arguments), np.arange(n))
         if self.teachers:
             f.x[i], f.a[i], f.s[i], f.rng[i], f.h[i] = x, a, s, rng, h
         norm = self.learner.update(gradient.mean(0, dtype=np.float64), rate_at(peak, progress, self.learner.updates))
         imitation, tuning, lost, labelled = report.mean(0)
-        return {"imitation": float(imitation), "cost": float(tuning), "lost": float(lost), "labelled": float(labelled), "norm": norm}
+        return {
+            "imitation": float(imitation),
+            "cost": float(tuning),
+            "lost": float(lost),
+            "labelled": float(labelled),
+            "norm": norm,
+        }
 
 
-def examine(flat: np.ndarray, config: StudentConfig, quads: Quadrotors, seed: int, steps: int = 500, **start: float) -> dict[str, float]:
-    """Fly one episode per quadrotor under RAPTOR's limits: shares that survive, distances of the survivors in the last second [m]."""
+def examine(
+    flat: np.ndarray, config: StudentConfig, quads: Quadrotors, seed: int, steps: int = 500, **start: float
+) -> dict[str, float]:
+    """Fly one episode per quadrotor under RAPTOR's limits: shares that survive, distances of the survivors in the
+    last second [m]."""
     n = len(quads)
     c, e = to_blocks(quads.parameters()), to_blocks(quads.environment())
     rng = np.random.default_rng(seed).integers(0, 2**32, (len(c), LANES), dtype=np.uint32)
     result = np.zeros((len(c), LANES, 3), np.float32)
     distribution = start_distribution(**({"tilt": 1.0} | start))
-    arguments = (*sizes(config.hidden)[:2], config.acceleration, flat, rng, c.reshape(len(c), -1), e.reshape(len(c), -1))
+    arguments = (
+        *sizes(config.hidden)[:2],
+        config.acceleration,
+        flat,
+        rng,
+        c.reshape(len(c), -1),
+        e.reshape(len(c), -1),
+    )
     in_threads(lambda part: student.fly(part, *arguments, distribution, steps, result), np.arange(len(c)))
     survived, mean, last = result.reshape(-1, 3)[:n].T
     alive = survived > 0
@@ -299,20 +351,26 @@ def compile_kernels() -> None:
 def train_student(run: Run, config: StudentConfig) -> Path:
     """Train, or go on training, the student of a run; returns the path of its `policy.onnx`.
 
-    The run folder holds metrics.jsonl (losses, and examinations on quadrotors that training never saw), checkpoint.npz, the policy
-    after each phase and metrics/summary.json. An interrupted run goes on exactly where its last checkpoint is.
-    Raises ValueError where imitation is asked for without teachers, or nothing is asked for."""
+    The run folder holds metrics.jsonl (losses, and examinations on quadrotors that training never saw),
+    checkpoint.npz, the policy after each phase and metrics/summary.json. An interrupted run goes on exactly where its
+    last checkpoint is. Raises ValueError where imitation is asked for without teachers, or nothing is asked for."""
     total = {"imitation": config.imitation_updates, "tuning": config.tuning_updates}
     if sum(total.values()) < 1:
         raise ValueError("imitation_updates and tuning_updates are both 0: nothing to train")
     if total["imitation"] and not config.teachers:
-        raise ValueError("imitation needs teachers: give the run folder of `sim train quad-teachers`, or set imitation_updates to 0")
+        raise ValueError(
+            "imitation needs teachers: give the run folder of `sim train quad-teachers`, or set imitation_updates to 0"
+        )
     weights = initial_weights(config)
     if config.warm_start:
         given = export.read_weights(config.warm_start)
-        shape = (DENSE, 25 if config.acceleration else 22)
-        if given["W0"].shape != shape or given["Wh"].shape[1] != config.hidden:
-            raise ValueError(f"{config.warm_start}: has inputs {given['W0'].shape[1]} and memory {given['Wh'].shape[1]}, needed are {shape[1]} and {config.hidden}")
+        inputs = 25 if config.acceleration else 22
+        found = (given["W0"].shape[1], given["Wh"].shape[1])
+        if found != (inputs, config.hidden):
+            raise ValueError(
+                f"{config.warm_start}: has {found[0]} inputs and a memory of {found[1]}, "
+                f"needed are {inputs} and {config.hidden}"
+            )
         weights = pack(given, config)
     begun = time.process_time()
     # A child process compiles; see `compile_first` for why.
@@ -334,7 +392,10 @@ def train_student(run: Run, config: StudentConfig) -> Path:
             continue
         phase = Phase(config, learner, teachers if name == "imitation" else None)
         if saved and saved[0]["phase"] == name:
-            phase.restore(saved[0]["generator"], {k.removeprefix("phase."): v for k, v in saved[1].items() if k.startswith("phase.")})
+            phase.restore(
+                saved[0]["generator"],
+                {k.removeprefix("phase."): v for k, v in saved[1].items() if k.startswith("phase.")},
+            )
         elif name == "tuning" and done["imitation"]:
             learner.restart()
         _train(run, config, phase, name, count, done)
@@ -366,12 +427,17 @@ def _train(run: Run, config: StudentConfig, phase: Phase, name: str, count: int,
             show(done[name], f"loss {loss:.4f}")
             if run.due or done[name] == count:
                 generator, arrays = phase.state()
-                arrays = {f"phase.{k}": v for k, v in arrays.items()} | {f"learner.{k}": v for k, v in learner.arrays().items()}
-                run.checkpoint({"phase": name, "done": done, "updates": learner.updates, "generator": generator}, arrays)
+                arrays = {f"phase.{k}": v for k, v in arrays.items()} | {
+                    f"learner.{k}": v for k, v in learner.arrays().items()
+                }
+                run.checkpoint(
+                    {"phase": name, "done": done, "updates": learner.updates, "generator": generator}, arrays
+                )
 
 
 def _examination(flat: np.ndarray, config: StudentConfig) -> dict[str, float]:
-    """Survival and hover on quadrotors of the published distribution that no training uses (NaN is left out, not averaged)."""
+    """Survival and hover on quadrotors of the published distribution that no training uses (NaN is left out, not
+    averaged)."""
     quads = sample("raptor", EXAMINED, 987654321)
     pushed, calm = examine(flat, config, quads, 1), examine(flat, config, quads.replace(force_std=0.0), 2)
     found = {"survived": pushed["survived"], "hover_force": pushed["mean"], "hover": calm["median"]}
@@ -381,7 +447,12 @@ def _examination(flat: np.ndarray, config: StudentConfig) -> dict[str, float]:
 def write_policy(path: Path, flat: np.ndarray, config: StudentConfig, run: Run) -> None:
     """Write the student as a policy file, with golden sequences from its own flights and the record of the run."""
     weights = unpack(flat, config)
-    flight = Flight(sample("wide", 8, config.seed + 3000), start_distribution(**TUNING_START), seed=config.seed, acceleration=config.acceleration)
+    flight = Flight(
+        sample("wide", 8, config.seed + 3000),
+        start_distribution(**TUNING_START),
+        seed=config.seed,
+        acceleration=config.acceleration,
+    )
     obs, h = flight.reset(), np.zeros((8, config.hidden), np.float32)
     golden = []
     for _ in range(64):

@@ -1,10 +1,11 @@
-"""The kernel behind distillation and fine-tuning: one recurrent student on many quadrotors, forward and backward through time.
+"""The kernel behind distillation and fine-tuning: one recurrent student on many quadrotors, forward and backward
+through time.
 
-Sixteen flights of a block fly side by side for a window of steps; then the same window is walked backward. Two losses can be
-mixed. Imitation: the squared difference to the action that the block's own teacher would take in the state that the student has
-reached (the gradient goes through the student's memory, not through the simulator). Tuning: the cost of the flight itself, with
-the gradient through simulator, sensors, delays and memory. Blocks are independent; their gradients are summed by the caller in a
-fixed order, so a run is reproducible on any number of threads.
+Sixteen flights of a block fly side by side for a window of steps; then the same window is walked backward. Two losses
+can be mixed. Imitation: the squared difference to the action that the block's own teacher would take in the state
+that the student has reached (the gradient goes through the student's memory, not through the simulator). Tuning: the
+cost of the flight itself, with the gradient through simulator, sensors, delays and memory. Blocks are independent;
+their gradients are summed by the caller in a fixed order, so a run is reproducible on any number of threads.
 
 Network: 22 (25) inputs after `preprocess`, dense 16 ReLU, GRU (torch's equations, gate order r, z, n), linear 4, clamp.
 """
@@ -49,14 +50,29 @@ from sim.tasks.quadrotor import (
     set_point_adjoint,
     sigmoid,
 )
-from sim.train.networks import aligned, bias_gradient, dense, dense_add, dense_bias, lane_sum, transpose, unpack_gradient, weight_gradient
+from sim.train.networks import (
+    aligned,
+    bias_gradient,
+    dense,
+    dense_add,
+    dense_bias,
+    lane_sum,
+    transpose,
+    unpack_gradient,
+    weight_gradient,
+)
 from sim.train.teachers import HIDDEN as TEACHER_HIDDEN
 from sim.train.teachers import INPUTS as TEACHER_INPUTS
 from sim.train.teachers import act as teacher_act
 from sim.train.teachers import see
 
 INPUTS, DENSE = 32, 16  # observation, a one for the bias, padding; units of the first layer
-IN, FIRST, OUT, OUT_PADDED = (0,) * INPUTS, (0,) * DENSE, (0,) * 4, (0,) * 8  # sizes as types: see `sim/train/networks.py`
+IN, FIRST, OUT, OUT_PADDED = (
+    (0,) * INPUTS,
+    (0,) * DENSE,
+    (0,) * 4,
+    (0,) * 8,
+)  # sizes as types: see `sim/train/networks.py`
 
 # Weights of the tuning cost, in this order in one array.
 COST = (
@@ -85,7 +101,8 @@ def copy(source, target):
 
 @device
 def offsets(hidden):
-    """Where each tensor begins in the flat weights (all biases separate, but that of the first layer, which is a column)."""
+    """Where each tensor begins in the flat weights (all biases separate, but that of the first layer, which is a
+    column)."""
     wi = DENSE * INPUTS
     bi = wi + 3 * hidden * DENSE
     wh = bi + 3 * hidden
@@ -99,7 +116,8 @@ def offsets(hidden):
 def student_step(w, x, h, y, gates, after, raw, gi, gh, units, triple):
     """One step of the network for one block: from input x and memory h to the raw action and the memory after.
 
-    y: first layer; gates: r, z, n and the state part of n (4 hidden channels), kept for the way back; gi, gh: scratch."""
+    y: first layer; gates: r, z, n and the state part of n (4 hidden channels), kept for the way back; gi, gh:
+    scratch."""
     hidden = len(units)
     wi, bi, wh, bh, w2, b2, end = offsets(hidden)
     dense(w[0:wi], x, y, FIRST, IN)
@@ -199,7 +217,30 @@ def tuning_adjoint(x, a, previous, raw, ref, e, s, k, weight, gx, ga, gprevious,
 
 @block
 def window_block(
-    units, triple, store, accelerated, w, xb, ab, sb, rb, hb, cb, eb, qb, tw, drive, start, steps, life, imitation, tuning, k, limit, gradient, report
+    units,
+    triple,
+    store,
+    accelerated,
+    w,
+    xb,
+    ab,
+    sb,
+    rb,
+    hb,
+    cb,
+    eb,
+    qb,
+    tw,
+    drive,
+    start,
+    steps,
+    life,
+    imitation,
+    tuning,
+    k,
+    limit,
+    gradient,
+    report,
 ):
     """One window of one block, forward and backward; see `window`."""
     hidden = len(units)
@@ -233,7 +274,9 @@ def window_block(
         lost = False
         for j in range(3):
             far = abs(now[i + j * LANES]) <= _f(25.0)
-            lost |= not (far and abs(now[i + (7 + j) * LANES]) <= _f(15.0) and abs(now[i + (10 + j) * LANES]) <= _f(50.0))
+            lost |= not (
+                far and abs(now[i + (7 + j) * LANES]) <= _f(15.0) and abs(now[i + (10 + j) * LANES]) <= _f(50.0)
+            )
         fresh = sb[AGE * LANES + i] < ZERO  # never flown: ages are spread, so that restarts are
         if lost:
             lost_share += ONE / _f(LANES)
@@ -248,12 +291,21 @@ def window_block(
         past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
         xt = xs[(HISTORY + t) * STATE * LANES : (HISTORY + t + 1) * STATE * LANES]
         out = xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES]
-        rt, wt = refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES], ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
+        rt, wt = (
+            refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES],
+            ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES],
+        )
         ut, ot = us[t * 4 * LANES : (t + 1) * 4 * LANES], obs[t * 25 * LANES : (t + 1) * 25 * LANES]
-        before, at = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
+        before, at = (
+            acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES],
+            acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES],
+        )
         it, yt = ins[t * INPUTS * LANES : (t + 1) * INPUTS * LANES], ys[t * DENSE * LANES : (t + 1) * DENSE * LANES]
         gt, zt = gs[t * 4 * hidden * LANES : (t + 1) * 4 * hidden * LANES], raws[t * 4 * LANES : (t + 1) * 4 * LANES]
-        ht, hn = hs[t * padded * LANES : (t + 1) * padded * LANES], hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES]
+        ht, hn = (
+            hs[t * padded * LANES : (t + 1) * padded * LANES],
+            hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES],
+        )
         lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
         exogenous(sb, rb, eb, rt, wt)
         sensor_noise(rb, noise)
@@ -317,18 +369,31 @@ def window_block(
         past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
         xt = xs[(HISTORY + t) * STATE * LANES : (HISTORY + t + 1) * STATE * LANES]
         out = xs[(HISTORY + t + 1) * STATE * LANES : (HISTORY + t + 2) * STATE * LANES]
-        rt, wt = refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES], ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES]
+        rt, wt = (
+            refs[t * REFERENCE * LANES : (t + 1) * REFERENCE * LANES],
+            ws[t * WRENCH * LANES : (t + 1) * WRENCH * LANES],
+        )
         ut, ot = us[t * 4 * LANES : (t + 1) * 4 * LANES], obs[t * 25 * LANES : (t + 1) * 25 * LANES]
-        before, at = acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
-        gbefore, gat = gas[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES], gas[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES]
+        before, at = (
+            acts[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES],
+            acts[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES],
+        )
+        gbefore, gat = (
+            gas[(ACTIONS + t - 1) * 4 * LANES : (ACTIONS + t) * 4 * LANES],
+            gas[(ACTIONS + t) * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES],
+        )
         it, yt = ins[t * INPUTS * LANES : (t + 1) * INPUTS * LANES], ys[t * DENSE * LANES : (t + 1) * DENSE * LANES]
         gt, zt = gs[t * 4 * hidden * LANES : (t + 1) * 4 * hidden * LANES], raws[t * 4 * LANES : (t + 1) * 4 * LANES]
-        ht, hn = hs[t * padded * LANES : (t + 1) * padded * LANES], hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES]
+        ht, hn = (
+            hs[t * padded * LANES : (t + 1) * padded * LANES],
+            hs[(t + 1) * padded * LANES : (t + 2) * padded * LANES],
+        )
         lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
         for i in range(4 * LANES):
             dz[i] = ZERO
         if tuning > ZERO:
-            # Bound each flight's adjoint, of its state and of its memory: one tumbling flight must not drown the others.
+            # Bound each flight's adjoint, of its state and of its memory: one tumbling flight must not drown the
+            # others.
             for i in range(LANES):
                 n, m = ZERO, ZERO
                 for j in range(STATE):
@@ -351,7 +416,9 @@ def window_block(
         if imitation > ZERO:
             for j in range(4):
                 for i in range(LANES):
-                    dz[j * LANES + i] += TWO * imitation * weight * valid[t * LANES + i] * (zt[j * LANES + i] - lt[j * LANES + i])
+                    dz[j * LANES + i] += (
+                        TWO * imitation * weight * valid[t * LANES + i] * (zt[j * LANES + i] - lt[j * LANES + i])
+                    )
         dense(w2t, dz, dmem, units, OUT_PADDED)
         weight_gradient(dz, hn, g3, scratch, OUT, store)
         bias_gradient(dz, gb3, 4)
@@ -398,21 +465,47 @@ def window_block(
 
 @kernel
 def window(
-    part, units, triple, store, accelerated, w, x, a, s, rng, h, c, e, q, teachers, which, drive, start, steps, life, imitation, tuning, k, limit, gradient, report
+    part,
+    units,
+    triple,
+    store,
+    accelerated,
+    w,
+    x,
+    a,
+    s,
+    rng,
+    h,
+    c,
+    e,
+    q,
+    teachers,
+    which,
+    drive,
+    start,
+    steps,
+    life,
+    imitation,
+    tuning,
+    k,
+    limit,
+    gradient,
+    report,
 ):
     """One window of the blocks in `part`, forward and backward; flights go on in the next call.
 
-    units, triple, store: tuples as long as the memory is wide, three times that, and rounded up to LANES; accelerated: 25 inputs instead of 22; w: flat
-    weights; x, a, s, rng, h: flights (blocks, ...) as in `teachers.improve`, and the memory (blocks, padded, LANES); c, e: parameters
-    and environment per block; q, teachers: scales and weights of all teachers, which: the teacher of each block; drive: share of lanes
-    that the teacher flies; start: distribution of starts; life: length of an episode [s]; imitation, tuning: weights of the two losses;
-    k: COST; limit: bound of one flight's adjoint, in units of an average step's weight.
-    Out: gradient (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost, share of lanes lost, share labelled.
+    units, triple, store: tuples as long as the memory is wide, three times that, and rounded up to LANES;
+    accelerated: 25 inputs instead of 22; w: flat weights; x, a, s, rng, h: flights (blocks, ...) as in
+    `teachers.improve`, and the memory (blocks, padded, LANES); c, e: parameters and environment per block; q,
+    teachers: scales and weights of all teachers, which: the teacher of each block; drive: share of lanes that the
+    teacher flies; start: distribution of starts; life: length of an episode [s]; imitation, tuning: weights of the
+    two losses; k: COST; limit: bound of one flight's adjoint, in units of an average step's weight. Out: gradient
+    (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost, share of lanes lost, share labelled.
     """
     for b in part:
         window_block(
-            units, triple, store, accelerated, w, x[b], a[b], s[b], rng[b], h[b], c[b], e[b], q[which[b]], teachers[which[b]],
-            drive, start, steps, life, imitation, tuning, k, limit, gradient[b], report[b],
+            units, triple, store, accelerated, w, x[b], a[b], s[b], rng[b], h[b], c[b], e[b], q[which[b]],
+            teachers[which[b]], drive, start, steps, life, imitation, tuning, k, limit, gradient[b], report[b],
         )  # fmt: skip
 
 
@@ -465,7 +558,7 @@ def fly_block(units, triple, accelerated, w, rb, cb, eb, start, steps, result):
 
 @kernel
 def fly(part, units, triple, accelerated, w, rng, c, e, start, steps, result):
-    """One episode per lane of the blocks in `part`, without gradients; result (blocks, LANES, 3): survived RAPTOR's limits, mean and last distance [m] of the
-    last second."""
+    """One episode per lane of the blocks in `part`, without gradients; result (blocks, LANES, 3): survived RAPTOR's
+    limits, mean and last distance [m] of the last second."""
     for b in part:
         fly_block(units, triple, accelerated, w, rng[b], c[b], e[b], start, steps, result[b])
