@@ -54,7 +54,7 @@ $(DEMO)/c/quad_foundation.so: $(FOUNDATION) | .venv/installed
 	$(BIN)/firmware-export c $(FOUNDATION) -o $(DEMO)/c --name quad_foundation --shared
 
 $(DEMO)/eval.json: $(DEMO)/c/student.so $(DEMO)/c/quad_foundation.so
-	$(BIN)/sim eval quad $(DEMO)/student/policy.onnx $(FOUNDATION) $^ --count 256 -o $@
+	$(BIN)/sim eval quad $(DEMO)/student/policy.onnx $(FOUNDATION) $^ --count 256 --threads 1 -o $@
 
 clean:
 	rm -rf .venv $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache

@@ -11,8 +11,9 @@ from sim.robots.quadrotors import Quadrotors, sample
 from sim.tasks import quadrotor as task
 from sim.train import student
 from sim.train.distill import Flights, StudentConfig, examine, initial_weights, pack, sizes, unpack
-from sim.train.teachers import SCALES, start_distribution
-from sim.train.teachers import WEIGHTS as TEACHER_WEIGHTS
+from sim.train.teacher import SCALES
+from sim.train.teacher import WEIGHTS as TEACHER_WEIGHTS
+from sim.train.teachers import start_distribution
 
 STEPS = 12
 CONFIG = StudentConfig(hidden=16)

@@ -68,20 +68,14 @@ from sim.tasks.quadrotor import (
     set_point_adjoint,
 )
 from sim.train.networks import aligned, clear
+from sim.train.teacher import HIDDEN, INPUTS, SCALES, SKIP, WEIGHTS, act, see
 from sim.train.teachers import (
-    HIDDEN,
-    INPUTS,
-    SCALES,
-    SKIP,
     SURVIVED,
-    WEIGHTS,
     TeacherConfig,
     Teachers,
-    act,
     in_threads,
     load_teachers,
     regulator,
-    see,
     start_distribution,
 )
 

@@ -25,7 +25,7 @@ from sim.run import Run, compile_first, progress, write_json
 from sim.tasks import quadrotor as task
 from sim.train import student
 from sim.train.student import DENSE, INPUTS
-from sim.train.teachers import WEIGHTS as TEACHER_WEIGHTS
+from sim.train.teacher import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import Teachers, in_threads, load_teachers, start_distribution
 
 TUNING_START = dict(any_attitude=0.08, yaw=0.05, far=0.08, inverted=0.07, figure=0.22, action_zero=0.1)

@@ -61,10 +61,10 @@ from sim.train.networks import (
     unpack_gradient,
     weight_gradient,
 )
-from sim.train.teachers import HIDDEN as TEACHER_HIDDEN
-from sim.train.teachers import INPUTS as TEACHER_INPUTS
-from sim.train.teachers import act as teacher_act
-from sim.train.teachers import see
+from sim.train.teacher import HIDDEN as TEACHER_HIDDEN
+from sim.train.teacher import INPUTS as TEACHER_INPUTS
+from sim.train.teacher import act as teacher_act
+from sim.train.teacher import see
 
 INPUTS, DENSE = 32, 16  # observation, a one for the bias, padding; units of the first layer
 IN, FIRST, OUT, OUT_PADDED = (
