@@ -4,6 +4,7 @@ sim train quad-teachers --count 1000 --out runs/teachers
 sim train quad-student --teachers runs/teachers --out runs/student
 sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
+sim eval quad-teachers runs/teachers
 sim bench quadrotor
 sim report runs/student
 sim report runs/eval.json --markdown
@@ -12,6 +13,7 @@ sim report runs/eval.json --markdown
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +56,22 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """Say how many of the teachers' lost flights an optimal-control bound shows to be unavoidable."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder of `sim train quad-teachers`."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """File for the numbers (.json)."""
+    tilt: float = math.pi / 2
+    """Largest tilt of the starts [rad]."""
+    episodes: int = 128
+    """Episodes per teacher."""
+    threads: int | None = None
+    """Threads to use; all cores that this process may use when absent."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time the simulator on this machine, one core and all."""
 
@@ -86,7 +104,7 @@ def parse(words: list[str]) -> Any:
     if group == ["train"]:
         return _choose("sim train", _trainings(), rest)
     if group == ["eval"]:
-        return _choose("sim eval", {"quad": Evaluate}, rest)
+        return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound}, rest)
     if group == ["bench"]:
         return _choose("sim bench", {"quadrotor": Bench}, rest)
     groups = {
@@ -164,6 +182,11 @@ def _perform(command: Any) -> None:
 
         _use(command.threads)
         evaluate_command(command.policies, command.output, command.count, command.seed, command.peer)
+    elif isinstance(command, Bound):
+        from sim.train.bound import bound_command
+
+        _use(command.threads)
+        bound_command(command.run, command.output, command.tilt, command.episodes)
     elif isinstance(command, Bench):
         from sim.bench import bench_command
 

@@ -5,7 +5,7 @@ the gradient of the discounted return reaches the network through the simulation
 others, so one call makes many updates of one teacher while everything stays in the processor's cache.
 
 A teacher sees the truth: the undelayed state, the motors, the last three actions, the force, torque and gust that act
-now, and the reference's acceleration. It outputs tanh(skip o + MLP(o)), 48-32-32-4. """
+now, and the reference's acceleration. It outputs tanh(skip o + MLP(o)), 48-32-32-4."""
 
 from __future__ import annotations
 

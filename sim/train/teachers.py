@@ -2,7 +2,7 @@
 
 The reward is RAPTOR's (smoothed where it has a kink). Each network starts as its quadrotor's own linear-quadratic
 regulator and is improved by the kernel of `sim/train/teacher.py`; teachers go to threads one by one. Those that lag
-train again. """
+train again."""
 
 from __future__ import annotations
 
