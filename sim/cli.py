@@ -194,6 +194,7 @@ def _perform(command: Any) -> None:
     elif isinstance(command, Report):
         from sim.report import report_command
 
+        _use(1)  # a step of a few hundred flights is too short to share: a second thread mostly waits
         report_command(command.run, command.markdown)
     else:
         command()

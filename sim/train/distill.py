@@ -28,7 +28,7 @@ from sim.train.student import DENSE, INPUTS
 from sim.train.teacher import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import Teachers, in_threads, load_teachers, start_distribution
 
-TUNING_START = dict(any_attitude=0.08, yaw=0.05, far=0.08, inverted=0.07, figure=0.22, action_zero=0.1)
+UNUSUAL = {"any_attitude": 0.16, "yaw": 0.10, "far": 0.16, "inverted": 0.14, "figure": 0.44}  # of the unusual starts
 IMITATION_START = dict(
     any_attitude=0.10, yaw=0.05, far=0.05, inverted=0.05, figure=0.15, langevin=0.4, figure_scale=-0.1, action_zero=0.1
 )
@@ -82,10 +82,19 @@ class StudentConfig:
     """Cost of tilt and yaw error."""
     change: float = 0.2
     """Cost of a change of the action."""
+    unusual: float = 0.5
+    """Share of tuning starts that are not RAPTOR's: any attitude, far away, upside down, on a figure eight."""
     edge: float = 10.0
     """Cost of coming close to RAPTOR's limits of position and speed, per metre and per m/s beyond 70 % and 1.5 m/s."""
     seed: int = 0
     """Seed of network, quadrotors, starts and noise."""
+
+
+def tuning_start(config: StudentConfig) -> np.ndarray:
+    """The starts of tuning. Raises ValueError where the share of unusual ones is not between 0 and 0.9."""
+    if not 0 <= config.unusual <= 0.9:
+        raise ValueError(f"unusual is {config.unusual}: allowed is a share from 0 to 0.9 (a tenth starts at rest)")
+    return start_distribution(math.pi / 2, **{k: config.unusual * v for k, v in UNUSUAL.items()}, action_zero=0.1)
 
 
 def sizes(hidden: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -231,7 +240,7 @@ class Phase:
                 -1, task.ENVIRONMENT * LANES
             )
             self.q, self.tw = np.ones((1, 4), np.float32), np.zeros((1, TEACHER_WEIGHTS), np.float32)
-            self.start = start_distribution(math.pi / 2, **TUNING_START)
+            self.start = tuning_start(config)
             self.flights = Flights(blocks, config.hidden, self.rng)
             pick = self.rng.integers(0, len(self.pool_c), blocks)
             self.c, self.e, self.blocks = self.pool_c[pick], self.pool_e[pick], blocks
@@ -449,7 +458,7 @@ def write_policy(path: Path, flat: np.ndarray, config: StudentConfig, run: Run) 
     weights = unpack(flat, config)
     flight = Flight(
         sample("wide", 8, config.seed + 3000),
-        start_distribution(**TUNING_START),
+        tuning_start(config),
         seed=config.seed,
         acceleration=config.acceleration,
     )
