@@ -6,6 +6,7 @@ sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
 sim bench quadrotor
+sim bench students losses --teachers runs/teachers
 sim report runs/student
 sim report runs/eval.json --markdown
 """
@@ -80,6 +81,26 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """Train students in several ways at equal cost and compare them over seeds."""
+
+    study: tyro.conf.Positional[Literal["losses", "sizes"]]
+    """losses: imitation, tuning, or both; sizes: memory 16, 24, 32, and with the reference's acceleration."""
+    teachers: Path = Path("runs/teachers")
+    """Run folder of the teachers (for losses)."""
+    out: Path = Path("runs/study")
+    """Folder for the runs and study.json."""
+    updates: int = 2500
+    """Updates of each training."""
+    seeds: int = 3
+    """Trainings of each kind."""
+    count: int = 512
+    """Quadrotors per case."""
+    threads: int | None = None
+    """Threads to use; all cores that this process may use when absent."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Write the report of a run, or of a folder of runs and their evaluation, as one HTML page into the folder."""
 
@@ -106,11 +127,11 @@ def parse(words: list[str]) -> Any:
     if group == ["eval"]:
         return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound}, rest)
     if group == ["bench"]:
-        return _choose("sim bench", {"quadrotor": Bench}, rest)
+        return _choose("sim bench", {"quadrotor": Bench, "students": Compare}, rest)
     groups = {
         "train": _group("Train policies."),
         "eval": _group("Judge policies."),
-        "bench": _group("Time the simulator."),
+        "bench": _group("Time the simulator, compare trainings."),
     }
     return _choose("sim", groups | {"resume": Resume, "report": Report}, words or ["--help"])
 
@@ -187,6 +208,11 @@ def _perform(command: Any) -> None:
 
         _use(command.threads)
         bound_command(command.run, command.output, command.tilt, command.episodes)
+    elif isinstance(command, Compare):
+        from sim.train.study import study_command
+
+        _use(command.threads)
+        study_command(command.study, command.teachers, command.out, command.updates, command.seeds, command.count)
     elif isinstance(command, Bench):
         from sim.bench import bench_command
 
