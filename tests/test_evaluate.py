@@ -12,6 +12,7 @@ from rich.console import Console
 from controllers.airframe import AIRFRAMES
 from controllers.policy import load_policy
 from controllers.spec import Training, quadrotor_spec
+from firmware_export.cli import C, export_c
 from sim import metrics
 from sim.evaluate import (
     CASES,
@@ -250,16 +251,26 @@ def test_a_failed_evaluation_leaves_what_was_there(tmp_path):
 
 def test_the_command_prints_a_table_and_saves_all_numbers(tmp_path):
     cases = BY_NAME["no force"], BY_NAME["one motor at 80 %"]
-    policy, text = write(tmp_path / "policy.onnx", random_weights(1)), io.StringIO()
+    policy, text = write(tmp_path / "hover.onnx", random_weights(1)), io.StringIO()
     evaluate_command([policy, policy], tmp_path / "out", 16, 2, console=Console(file=text, width=200), cases=cases)
     saved = json.loads((tmp_path / "out" / "eval.json").read_text())
-    assert set(saved["results"]) == {"policy", "policy-2"}
-    assert saved["results"]["policy"] == saved["results"]["policy-2"]
+    assert set(saved["results"]) == {"hover", "hover-2"}
+    assert saved["results"]["hover"] == saved["results"]["hover-2"]
     assert (saved["count"], saved["seed"]) == (16, 2)
-    assert len(saved["policies"]["policy"]["sha256"]) == 64
-    assert saved["policies"]["policy"]["parameter_count"] == 2084
+    assert len(saved["policies"]["hover"]["sha256"]) == 64
+    assert saved["policies"]["hover"]["parameter_count"] == 2084
     assert {"numpy", "cpu", "l2f"} <= set(saved["facts"])
     assert "evaluating: 100 %" in text.getvalue()
-    assert "policy-2 in realign: one motor at 80 %" in text.getvalue()
+    assert "hover-2 in realign: one motor at 80 %" in text.getvalue()
     assert "no survivor" in text.getvalue()
     assert "miss" in text.getvalue()
+
+
+def test_a_run_gives_its_policy_its_name_and_a_compiled_one_keeps_its_suffix(tmp_path):
+    (tmp_path / "student").mkdir()
+    policy = write(tmp_path / "student" / "policy.onnx", random_weights(1))
+    export_c(C(policy, tmp_path, "student", shared=True))
+    paths = [policy, tmp_path / "student.so"]
+    saved = evaluate_command(paths, tmp_path, 16, 2, console=Console(quiet=True), cases=[BY_NAME["no force"]])
+    assert set(saved["results"]) == {"student", "student.so"}
+    assert set(saved["probes"]) == {"student"}

@@ -6,9 +6,11 @@ import dataclasses
 import io
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba as nb
 import numpy as np
 import pytest
 import tiny_policy
@@ -21,12 +23,22 @@ from sim.evaluate import CASES, evaluate_command
 from sim.page import INK, LINE
 from sim.report_flights import EIGHT, STARTS, Track, adaptation_section, chosen, fly, replay
 from sim.robots.quadrotors import sample
-from sim.run import Run, RunError, write_json
+from sim.run import Run, RunError, compile_first, write_json
 from sim.train.distill import StudentConfig
 from sim.train.teachers import JUDGED_STARTS, KIND, PUBLISHED, TeacherConfig, Teachers
 
 CONFIG = TeacherConfig(count=4, preset="wide", judged=16)
 SILENT = Console(quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> Iterator[None]:
+    """Compiled by others, so that tests of repeatability in this process meet the same machine code, from the cache."""
+    compile_first("sim.train.teachers:compile_judgement")
+    threads = nb.get_num_threads()
+    nb.set_num_threads(1)  # as the command does
+    yield
+    nb.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

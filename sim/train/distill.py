@@ -64,6 +64,8 @@ class StudentConfig:
     """Quadrotors for tuning."""
     plain: float = 0.35
     """Share of the tuning quadrotors that come from the standard preset instead."""
+    slow: float = 0.0
+    """Share of the tuning quadrotors that are standard ones with a torque to inertia of only 40 to 100 rad/s^2."""
     pool: int = 32768
     """Quadrotors sampled for tuning."""
     clip: float = 0.5
@@ -215,6 +217,23 @@ def rate_at(peak: float, progress: float, update: int) -> float:
     return peak * min(1.0, (update + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
+def _tuning_quadrotors(config: StudentConfig) -> list[Quadrotors]:
+    """The pool for tuning, in parts of whole blocks. Raises ValueError where the shares do not fit together."""
+    if min(config.plain, config.slow) < 0 or config.plain + config.slow > 1:
+        raise ValueError(
+            f"plain and slow are {config.plain} and {config.slow}: allowed are shares that add up to at most 1"
+        )
+    plain, slow = (int(config.pool * share) // LANES * LANES for share in (config.plain, config.slow))
+    counts = {config.preset: max(LANES, (config.pool - plain - slow) // LANES * LANES), "standard": plain}
+    parts = [sample(preset, n, config.seed + 1000 + i) for i, (preset, n) in enumerate(counts.items()) if n]
+    if slow:
+        quads = sample("standard", slow, config.seed + 2000)
+        wanted = np.random.default_rng(config.seed + 2000).uniform(40, 100, slow)
+        inertia = quads.inertia * (quads.torque_to_inertia / wanted)[:, None]
+        parts.append(quads.replace(inertia=inertia))
+    return parts
+
+
 class Phase:
     """One phase of training: which quadrotors fly, which loss counts. `advance()` makes one update.
 
@@ -230,11 +249,7 @@ class Phase:
             self.flights = Flights(len(teachers.weights), config.hidden, self.rng)
             self.blocks = min(blocks, len(teachers.weights))
         else:
-            wide = int(config.pool * (1 - config.plain)) // LANES * LANES
-            parts = [
-                sample(config.preset, wide, config.seed + 1000),
-                sample("standard", config.pool - wide, config.seed + 2000),
-            ]
+            parts = _tuning_quadrotors(config)
             self.pool_c = np.concatenate([to_blocks(p.parameters()) for p in parts]).reshape(-1, 28 * LANES)
             self.pool_e = np.concatenate([to_blocks(p.environment()) for p in parts]).reshape(
                 -1, task.ENVIRONMENT * LANES
