@@ -16,6 +16,10 @@ acceleration_b [rad/s^2]."""
 
 from __future__ import annotations
 
+import re
+import zlib
+from pathlib import Path
+
 import numba as nb
 import numba.core.config
 import numpy as np
@@ -26,6 +30,15 @@ from llvmlite import binding as llvm
 if llvm.get_host_cpu_features().get("avx512f"):
     # numba makes its settings by assignment at run time, which type checkers cannot see.
     numba.core.config.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"  # pyright: ignore[reportAttributeAccessIssue]
+
+if not numba.core.config.CACHE_DIR:
+    # numba notices changes in a kernel's own file only, but most of a kernel stands in other files: each state of
+    # the sources gets a cache of its own.
+    _root = Path(__file__).parent.parent
+    _texts = [path.read_bytes() for path in sorted(_root.rglob("*.py"))]
+    _kernels = b"".join(t for t in _texts if re.search(rb"^@(device|block|kernel|parallel_kernel|nb\.njit)", t, re.M))
+    _folder = _root / "__pycache__" / f"kernels-{zlib.crc32(_kernels):08x}"
+    numba.core.config.CACHE_DIR = str(_folder)  # pyright: ignore[reportAttributeAccessIssue] (as above)
 
 LANES = 16  # one AVX-512 register, two AVX2 registers
 STATE, PARAMS, WRENCH = 17, 28, 6

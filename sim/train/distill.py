@@ -224,8 +224,9 @@ def _tuning_quadrotors(config: StudentConfig) -> list[Quadrotors]:
             f"plain and slow are {config.plain} and {config.slow}: allowed are shares that add up to at most 1"
         )
     plain, slow = (int(config.pool * share) // LANES * LANES for share in (config.plain, config.slow))
-    counts = {config.preset: max(LANES, (config.pool - plain - slow) // LANES * LANES), "standard": plain}
-    parts = [sample(preset, n, config.seed + 1000 + i) for i, (preset, n) in enumerate(counts.items()) if n]
+    rest = max(LANES, (config.pool - plain - slow) // LANES * LANES)
+    kinds: list[tuple[Preset, int]] = [(config.preset, rest), ("standard", plain)]
+    parts = [sample(preset, n, config.seed + 1000 + i) for i, (preset, n) in enumerate(kinds) if n]
     if slow:
         quads = sample("standard", slow, config.seed + 2000)
         wanted = np.random.default_rng(config.seed + 2000).uniform(40, 100, slow)
