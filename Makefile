@@ -45,7 +45,7 @@ $(DEMO)/teachers/teachers.npz: | .venv/installed
 	$(call train,$(DEMO)/teachers,quad-teachers --count 1000 --preset wide --quick)
 
 $(DEMO)/student/metrics/summary.json: $(DEMO)/teachers/teachers.npz
-	$(call train,$(DEMO)/student,quad-student --teachers $(DEMO)/teachers --imitation-updates 1000 --tuning-updates 2500)
+	$(call train,$(DEMO)/student,quad-student --teachers $(DEMO)/teachers --imitation-updates 1500 --tuning-updates 4000)
 
 $(DEMO)/c/student.so: $(DEMO)/student/metrics/summary.json
 	$(BIN)/firmware-export c $(DEMO)/student/policy.onnx -o $(DEMO)/c --name student --shared

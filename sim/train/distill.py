@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from controllers.policy import GOLDEN_STEPS
 from controllers.spec import Training, quadrotor_spec
 from sim import export
 from sim.backends.quadrotor import LANES, STATE, to_blocks
@@ -474,13 +475,13 @@ def write_policy(path: Path, flat: np.ndarray, config: StudentConfig, run: Run) 
     weights = unpack(flat, config)
     flight = Flight(
         sample("wide", 8, config.seed + 3000),
-        tuning_start(config),
+        start_distribution(1.0, yaw=0.2, figure=0.3),  # none upside down, where the yaw of a quadrotor is not defined
         seed=config.seed,
         acceleration=config.acceleration,
     )
     obs, h = flight.reset(), np.zeros((8, config.hidden), np.float32)
     golden = []
-    for _ in range(64):
+    for _ in range(GOLDEN_STEPS):
         golden.append(obs)
         action, h = export.student_forward(weights, obs, h)
         obs = flight.step(action)
