@@ -42,7 +42,15 @@ def _window(
             *(np.arange(n), *sizes(CONFIG.hidden), False, weights if last else first),
             *(flights.x, flights.a, flights.s, flights.rng, flights.h, c.reshape(n, -1), e.reshape(n, -1)),
             *(scales, teachers, np.arange(n), np.float32(imitation), start, STEPS, np.float32(100)),
-            *(np.float32(imitation), np.float32(tuning), COST, np.float32(1e9), gradient, report),
+            *(
+                np.float32(imitation),
+                np.float32(tuning),
+                COST,
+                np.float32(1e9),
+                np.zeros(n, np.float32),
+                gradient,
+                report,
+            ),
         )
     return gradient.mean(0), report.mean(0)
 

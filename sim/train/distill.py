@@ -87,6 +87,8 @@ class StudentConfig:
     """Cost of a change of the action."""
     unusual: float = 0.5
     """Share of tuning starts that are not RAPTOR's: any attitude, far away, upside down, on a figure eight."""
+    echo: float = 0.05
+    """Weight of the echo loss, in tuning, on a quarter of the blocks; see `sim/train/student.py`."""
     edge: float = 10.0
     """Cost of coming close to RAPTOR's limits of position and speed, per metre and per m/s beyond 70 % and 1.5 m/s."""
     seed: int = 0
@@ -296,6 +298,8 @@ class Phase:
         config, n = self.config, self.blocks
         f = self.flights
         gradient, report = np.zeros((n, self.learner.w.size), np.float32), np.zeros((n, 4), np.float32)
+        turn = (np.arange(n) + self.learner.updates) % 4 == 0
+        echo = np.where(turn & (self.teachers is None), config.echo, 0.0).astype(np.float32)
         if self.teachers:
             if len(self.order) < n:
                 self.order = self.rng.permutation(len(self.tw))
@@ -316,7 +320,7 @@ class Phase:
         arguments = (
             *(*sizes(config.hidden), config.acceleration, self.learner.w, x, a, s, rng, h, c, e, self.q, self.tw),
             *(which, drive, self.start, config.steps, np.float32(config.life)),
-            *(np.float32(weights[0]), np.float32(weights[1]), self.k, np.float32(config.limit), gradient, report),
+            *(np.float32(weights[0]), np.float32(weights[1]), self.k, np.float32(config.limit), echo, gradient, report),
         )
         in_threads(lambda part: student.window(part, *arguments), np.arange(n))
         if self.teachers:

@@ -7,6 +7,10 @@ that the student has reached (the gradient goes through the student's memory, no
 cost of the flight itself, with the gradient through simulator, sensors, delays and memory. Blocks are independent;
 their gradients are summed by the caller in a fixed order, so a run is reproducible on any number of threads.
 
+A third loss keeps the memory honest: an echo hears the same observations as a flight but starts from a slightly
+different memory, and is to say the same. Without it, tuning ends with memories that only the feedback of a flight
+holds together: they fly well, but rounding grows until two processors with the same inputs disagree.
+
 Network: 22 (25) inputs after `preprocess`, dense 16 ReLU, GRU (torch's equations, gate order r, z, n), linear 4, clamp.
 """
 
@@ -38,7 +42,9 @@ from sim.tasks.quadrotor import (
     REFERENCE,
     SENSED,
     exogenous,
+    gaussian,
     hyperbolic_tangent,
+    next_random,
     observe,
     observe_adjoint,
     preprocess,
@@ -88,7 +94,9 @@ COST = (
     "edge",  # beyond 70 % of the box or 1.5 m/s, where the box counts
 )
 
+HALF_LANES = LANES // 2
 _f = np.float32
+_ECHO = _f(0.02)  # offset of an echo's memory
 _P2, _S2, _W2 = _f(1e-4), _f(1e-2), _f(0.1)
 _HUNDREDTH, _HALF, _OVER, _EDGE, _FAST = _f(0.01), _f(0.5), _f(1.3), _f(0.7), _f(1.5)
 
@@ -286,6 +294,12 @@ def window_block(
                 sb[AGE * LANES + i] = life * _f((i * 7) % LANES) / _f(LANES)
             for j in range(padded):
                 hs[j * LANES + i] = ZERO
+    if echo > ZERO:
+        # The upper half of the lanes listens to what the lower half observes, from a memory that is a little off.
+        for i in range(HALF_LANES, LANES):
+            for j in range(hidden):
+                rb[i], bits = next_random(rb[i])
+                hs[j * LANES + i] = hs[j * LANES + i - HALF_LANES] + _ECHO * gaussian(bits)
     loss, count = ZERO, ZERO
     for t in range(steps):
         past = xs[t * STATE * LANES : (t + HISTORY + 1) * STATE * LANES]
@@ -313,6 +327,10 @@ def window_block(
         for i in range(3 * LANES):
             ot[22 * LANES + i] = rt[6 * LANES + i]
         preprocess(ot, accelerated, it)
+        if echo > ZERO:
+            for j in range(INPUTS):
+                for i in range(HALF_LANES, LANES):
+                    it[j * LANES + i] = it[j * LANES + i - HALF_LANES]
         student_step(w, it, ht, yt, gt, hn, zt, gi, gh, units, triple)
         for i in range(4 * LANES):
             at[i] = min(max(zt[i], -ONE), ONE)
@@ -419,6 +437,16 @@ def window_block(
                     dz[j * LANES + i] += (
                         TWO * imitation * weight * valid[t * LANES + i] * (zt[j * LANES + i] - lt[j * LANES + i])
                     )
+        if echo > ZERO:
+            # log(1 + (difference / offset)^2) between each echo and what it listens to, which is held constant.
+            for i in range(HALF_LANES, LANES):
+                d2 = _ECHO * _ECHO
+                for j in range(4):
+                    d = zt[j * LANES + i] - zt[j * LANES + i - HALF_LANES]
+                    d2 += d * d
+                for j in range(4):
+                    d = zt[j * LANES + i] - zt[j * LANES + i - HALF_LANES]
+                    dz[j * LANES + i] = TWO * echo * weight * d / d2
         dense(w2t, dz, dmem, units, OUT_PADDED)
         weight_gradient(dz, hn, g3, scratch, OUT, store)
         bias_gradient(dz, gb3, 4)
@@ -458,6 +486,9 @@ def window_block(
     lane_sum(gb2, gradient[bh:w2], 3 * hidden)
     unpack_gradient(g3, gradient[w2:b2], 4, padded, hidden)
     lane_sum(gb3, gradient[b2:end], 4)
+    if echo > ZERO:  # the flights of echoes were nobody's: others begin
+        for i in range(HALF_LANES, LANES):
+            sb[AGE * LANES + i] = -ONE
     copy(xs[steps * STATE * LANES :], xb)
     copy(acts[steps * 4 * LANES :], ab)
     copy(hs[steps * padded * LANES :], hb)
@@ -499,13 +530,13 @@ def window(
     `teachers.improve`, and the memory (blocks, padded, LANES); c, e: parameters and environment per block; q,
     teachers: scales and weights of all teachers, which: the teacher of each block; drive: share of lanes that the
     teacher flies; start: distribution of starts; life: length of an episode [s]; imitation, tuning: weights of the
-    two losses; k: COST; limit: bound of one flight's adjoint, in units of an average step's weight. Out: gradient
-    (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost, share of lanes lost, share labelled.
-    """
+    two losses; k: COST; echo: (blocks,) weight of the echo loss; limit: bound of one flight's adjoint, in units of an
+    average step's weight. Out: gradient (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost,
+    share of lanes lost, share labelled."""
     for b in part:
         window_block(
             units, triple, store, accelerated, w, x[b], a[b], s[b], rng[b], h[b], c[b], e[b], q[which[b]],
-            teachers[which[b]], drive, start, steps, life, imitation, tuning, k, limit, gradient[b], report[b],
+            teachers[which[b]], drive, start, steps, life, imitation, tuning, k, limit, echo[b], gradient[b], report[b],
         )  # fmt: skip
 
 
