@@ -247,6 +247,7 @@ def window_block(
     tuning,
     k,
     limit,
+    echo,
     gradient,
     report,
 ):
@@ -520,6 +521,7 @@ def window(
     tuning,
     k,
     limit,
+    echo,
     gradient,
     report,
 ):
