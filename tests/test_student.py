@@ -10,7 +10,7 @@ from sim.backends.quadrotor import LANES, STATE, to_blocks
 from sim.robots.quadrotors import Quadrotors, sample
 from sim.tasks import quadrotor as task
 from sim.train import student
-from sim.train.distill import Flights, StudentConfig, examine, initial_weights, pack, sizes, unpack
+from sim.train.distill import Flights, Learner, StudentConfig, examine, initial_weights, pack, sizes, unpack
 from sim.train.teacher import SCALES
 from sim.train.teacher import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import start_distribution
@@ -107,3 +107,37 @@ def test_kernel_network_equals_the_exported_network() -> None:
 
 def test_random_network_does_not_fly() -> None:
     assert examine(initial_weights(CONFIG), CONFIG, sample("raptor", 64, 0), 0)["survived"] < 0.2
+
+
+def test_echo_loss_pulls_a_neighbouring_memory_back() -> None:
+    """Trained on the echo loss alone, two memories on the same observations end closer than they began."""
+    rng = np.random.default_rng(5)
+    weights = initial_weights(CONFIG)
+    weights[512 + 768 + 48 : 512 + 768 + 48 + 768] *= 6  # recurrent weights so large that memories drift apart
+    quads = sample("standard", LANES, 4)
+    c, e = to_blocks(quads.parameters()).reshape(1, -1), to_blocks(quads.environment()).reshape(1, -1)
+    teachers, start = np.zeros((1, TEACHER_WEIGHTS), np.float32), start_distribution(0.3)
+
+    def gap(w: np.ndarray) -> float:
+        h, other, apart = rng.normal(size=(1, 16)).astype(np.float32), None, 0.0
+        tensors = unpack(w, CONFIG)
+        other = h + np.float32(0.02)
+        for _ in range(60):
+            obs = (rng.normal(size=(1, 22)) * 0.1).astype(np.float32)
+            (a, h), (b, other) = export.student_forward(tensors, obs, h), export.student_forward(tensors, obs, other)
+            apart = float(np.abs(a - b).max())
+        return apart
+
+    before = np.mean([gap(weights) for _ in range(20)])
+    learner = Learner(weights, CONFIG)
+    flights = Flights(1, CONFIG.hidden, np.random.default_rng(0))
+    for _ in range(60):
+        gradient, report = np.zeros((1, weights.size), np.float32), np.zeros((1, 4), np.float32)
+        student.window(
+            *(np.arange(1), *sizes(CONFIG.hidden), False, learner.w, flights.x, flights.a, flights.s),
+            *(flights.rng, flights.h, c, e, np.ones((1, SCALES), np.float32), teachers, np.zeros(1, np.int64)),
+            *(np.float32(0), start, 40, np.float32(100), np.float32(0), np.float32(1e-9), COST, np.float32(1e9)),
+            *(np.ones(1, np.float32), gradient, report),
+        )
+        learner.update(gradient[0], 1e-2)
+    assert np.mean([gap(learner.w) for _ in range(20)]) < 0.5 * before
