@@ -19,26 +19,27 @@ from __future__ import annotations
 import re
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numba as nb
 import numba.core.config
 import numpy as np
 from llvmlite import binding as llvm
 
+_settings: Any = numba.core.config  # settings are made at run time: type checkers do not see them
+
 # LLVM prefers 256-bit vectors even where 512 are there; these kernels are dense arithmetic and run up to 2.5 times
 # faster with 512.
 if llvm.get_host_cpu_features().get("avx512f"):
-    # numba makes its settings by assignment at run time, which type checkers cannot see.
-    numba.core.config.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"  # pyright: ignore[reportAttributeAccessIssue]
+    _settings.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"
 
-if not numba.core.config.CACHE_DIR:
-    # numba notices changes in a kernel's own file only, but most of a kernel stands in other files: each state of
-    # the sources gets a cache of its own.
+if not _settings.CACHE_DIR:
+    # numba notices changes in a kernel's own file only, but most of a kernel stands in other files: each state of the
+    # sources gets a cache of its own.
     _root = Path(__file__).parent.parent
     _texts = [path.read_bytes() for path in sorted(_root.rglob("*.py"))]
     _kernels = b"".join(t for t in _texts if re.search(rb"^@(device|block|kernel|parallel_kernel|nb\.njit)", t, re.M))
-    _folder = _root / "__pycache__" / f"kernels-{zlib.crc32(_kernels):08x}"
-    numba.core.config.CACHE_DIR = str(_folder)  # pyright: ignore[reportAttributeAccessIssue] (as above)
+    _settings.CACHE_DIR = str(_root / "__pycache__" / f"kernels-{zlib.crc32(_kernels):08x}")
 
 LANES = 16  # one AVX-512 register, two AVX2 registers
 STATE, PARAMS, WRENCH = 17, 28, 6
