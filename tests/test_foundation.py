@@ -66,7 +66,7 @@ def test_foundation_policy_in_c_stays_with_the_onnx_file_over_500_steps_of_fligh
         in_c, hc = compiled.step(observation, hc)
         worst = max(worst, float(np.abs(in_c - action).max()))
         observation = flight.step(action)
-    # The trained gains magnify rounding: onnxruntime itself is 1e-5 from float64 here. What counts is that it stays there.
+    # The trained gains magnify rounding: onnxruntime itself is 1e-5 from float64 here. It must stay there.
     assert worst <= 1e-4
 
 
