@@ -100,7 +100,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(tmp_path: Path) -> N
         "--count",
         "16",
         "--updates",
-        "100",
+        "500",
         "--judged",
         "16",
         "--rounds",
