@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,9 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(tmp_path: Path) -> N
         "50",
     ]
     command = [sys.executable, "-m", "sim.cli", *words, "--out", str(folder)]
-    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    # A shell's background job ignores interrupts and hands that down; the child must not.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
     while child.poll() is None and not (folder / "checkpoint.npz").exists():
         time.sleep(0.005)
     child.send_signal(signal.SIGINT)
