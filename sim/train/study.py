@@ -93,6 +93,9 @@ def study_table(content: dict[str, Any]) -> Table:
         cells = []
         for rows in content["arms"].values():
             values = np.array([np.nan if row[label] is None else row[label] * scale for row in rows])
+            if np.isnan(values).any():
+                cells.append("nobody arrives")
+                continue
             spread = f" ({values.min():.3g} to {values.max():.3g})" if len(values) > 1 else ""
             cells.append(f"{values.mean():.3g}{spread}")
         table.add_row(label.replace("_", "-"), *cells)
