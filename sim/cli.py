@@ -52,6 +52,8 @@ class Evaluate:
     peer: Literal["none", "raptor"] = "none"
     """Measure this published policy on the same quadrotors, in our simulator and in its own; needs the extra
     [peers]."""
+    bound: bool = False
+    """Also say from how many starts of the survival cases not even optimal control survives; takes minutes."""
     threads: int | None = None
     """Threads to use; all cores that this process may use when absent."""
 
@@ -152,7 +154,7 @@ def _group(description: str) -> Callable[[], None]:
 
 
 def _trainings() -> dict[str, Any]:
-    from sim.train.distill import StudentConfig
+    from sim.train.learner import StudentConfig
     from sim.train.teachers import QUICK, TeacherConfig
 
     def quad_teachers(
@@ -166,8 +168,9 @@ def _trainings() -> dict[str, Any]:
         Args:
             config: The training.
             out: Run folder to make.
-            quick: A short training (a twelfth of the updates) in place of the settings of updates, window, extra,
-            rounds and judged. threads: Threads to use; all cores that this process may use when absent.
+            quick: A short training (a sixth of the updates) in place of the settings of updates, window, extra, rounds
+                and judged.
+            threads: Threads to use; all cores that this process may use when absent.
         """
         chosen = dataclasses.replace(config, **QUICK) if quick else config
         return lambda: _begin("quad-teachers", chosen.check(), chosen.seed, out, threads)
@@ -202,7 +205,9 @@ def _perform(command: Any) -> None:
         from sim.evaluate import evaluate_command
 
         _use(command.threads)
-        evaluate_command(command.policies, command.output, command.count, command.seed, command.peer)
+        evaluate_command(
+            command.policies, command.output, command.count, command.seed, command.peer, bound=command.bound
+        )
     elif isinstance(command, Bound):
         from sim.train.bound import bound_command
 
@@ -257,7 +262,8 @@ def _continue(run: Run) -> None:
             train_teachers(run, run.config(TeacherConfig))
             Console().print(summary_table(json.loads((run.folder / "metrics" / "summary.json").read_text())))
         elif run.kind == "quad-student":
-            from sim.train.distill import StudentConfig, train_student
+            from sim.train.distill import train_student
+            from sim.train.learner import StudentConfig
 
             train_student(run, run.config(StudentConfig))
         else:

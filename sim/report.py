@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from controllers.policy import load_policy
-from sim.evaluate import number
+from sim.evaluate import NOBODY, number
 from sim.page import (
     COLOURS,
     GREY,
@@ -389,7 +389,7 @@ def markdown(content: dict[str, Any], policy: str | None = None) -> str:
         ours, elsewhere = by.get((name, "realign")), by.get((name, "l2f"))
         published = by.get(("published", "l2f")) or by.get(("published", "realign"))
         entry = next(e for e in entries if e)
-        if entry["target"] is None:
+        if entry["target"] is None and not label.endswith(NOBODY):
             continue
         other = _plain(published | {"met": None}) if published else number(entry["published"], entry)
         cells = (label, other, _plain(ours), _plain(elsewhere), number(entry["target"], entry))

@@ -14,7 +14,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from sim.backends.quadrotor import TIME_STEP
-from sim.evaluate import Draw, Flyer, Knowledge, at_rest, turned
+from sim.cases import Draw, at_rest, turned
+from sim.evaluate import Flyer, Knowledge
 from sim.flight import Figure, Flight
 from sim.page import COLOURS, GREY, INK, Headline, Section, grid, logarithmic, missing, paragraph, percent, plot, table
 from sim.robots.quadrotors import Quadrotors

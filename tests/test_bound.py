@@ -13,6 +13,7 @@ from sim.robots.quadrotors import Quadrotors, from_airframes, sample
 from sim.tasks import quadrotor as task
 from sim.tasks.quadrotor import ACTIONS, RATE_LIMIT, SPEED_LIMIT
 from sim.train import bound
+from sim.train.proof import PROOF_STEPS
 from sim.train.teachers import SURVIVED, TeacherConfig, Teachers, start_distribution
 
 QUICK = ((60, 60, 0, math.inf),)
@@ -133,7 +134,7 @@ def test_what_counts_as_survivable_survives_in_the_plain_simulator_and_is_never_
     tries = [np.repeat(rng.choice([-1.0, 1.0], (len(lost), 25, 4)), 20, axis=1) for _ in range(8)]
     tries += [bound.closed_loop(lost, weights) for weights in bound.regulators(lost.quads).transpose(1, 0, 2)]
     for actions in tries:
-        assert np.all(breaks(lost, actions) < bound.PROOF_STEPS)
+        assert np.all(breaks(lost, actions) < PROOF_STEPS)
 
 
 @pytest.mark.slow

@@ -10,9 +10,11 @@ import pytest
 
 from controllers.policy import load_policy
 from sim import export
+from sim.backends.quadrotor import LANES, TIME_STEP
 from sim.run import Run
-from sim.train import distill
-from sim.train.distill import KIND, Learner, Phase, StudentConfig, initial_weights, train_student
+from sim.tasks import quadrotor as task
+from sim.train.distill import KIND, Phase, train_student
+from sim.train.learner import Learner, StudentConfig, initial_weights
 
 TINY = StudentConfig(imitation_updates=0, tuning_updates=6, batch=32, steps=16, pool=256)
 
@@ -38,7 +40,7 @@ def test_interrupted_training_ends_with_the_same_policy(tmp_path: Path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         _train(tmp_path / "parts", TINY)
     with Run.open(tmp_path / "parts", KIND) as run:
-        parts = export.read_weights(distill.resume_student(run))
+        parts = export.read_weights(train_student(run, run.config(StudentConfig)))
     assert len(calls) == 7  # one call was lost, none repeated
     for name, tensor in whole.items():
         assert np.array_equal(tensor, parts[name]), name
@@ -61,11 +63,31 @@ def test_tuning_lowers_the_cost_of_flight() -> None:
     assert np.mean(costs[-10:]) < 0.5 * np.mean(costs[:10])
 
 
+def test_decay_shrinks_weights_that_no_gradient_needs() -> None:
+    config = StudentConfig(decay=0.5)
+    learner = Learner(np.ones(4, np.float32), config)
+    learner.update(np.array([0.0, 0.0, 0.0, 1e-3]), rate=0.1)
+    np.testing.assert_allclose(learner.w[:3], 0.95)
+
+
+def test_short_flights_begin_anew_in_every_window_and_the_others_go_on() -> None:
+    config = StudentConfig(batch=128, steps=10, pool=1024, short=0.5, life=1e6)
+    phase = Phase(config, Learner(initial_weights(config), config), None)
+    ages = []
+    for _ in range(4):
+        phase.advance(0.0)
+        ages.append(phase.flights.s.reshape(8, -1, LANES)[:, task.AGE].copy())
+    short, long = ages[-1][:4], ages[-1][4:]
+    assert np.allclose(short[np.isfinite(short) & (short > 0)], 10 * TIME_STEP, atol=1e-5)
+    assert (long > 20 * TIME_STEP).any()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"tuning_updates": 0}, "nothing to train"),
         ({"imitation_updates": 3}, "imitation needs teachers"),
+        ({"plain": 0.7, "hard": 0.5}, "plain and hard are 0.7 and 0.5"),
     ],
 )
 def test_impossible_requests_are_refused(tmp_path: Path, changes: dict, words: str) -> None:

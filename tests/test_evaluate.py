@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -14,22 +15,8 @@ from controllers.policy import load_policy
 from controllers.spec import Training, quadrotor_spec
 from firmware_export.cli import C, export_c
 from sim import metrics
-from sim.evaluate import (
-    CASES,
-    Case,
-    EvaluationError,
-    Measure,
-    clip_errors,
-    evaluate,
-    evaluate_command,
-    fly,
-    hover_error,
-    probes,
-    save,
-    survived,
-    tracking,
-    within,
-)
+from sim.cases import CASES, Case, Measure, hover_error, survived, tracking, within
+from sim.evaluate import NOBODY, EvaluationError, clip_errors, evaluate, evaluate_command, fly, probes, save
 from sim.flight import Figure, Flight
 from sim.robots.quadrotors import Quadrotors, from_airframes, sample
 from tests.tiny_policy import random_weights, write
@@ -189,6 +176,23 @@ def test_a_known_controller_hovers_steps_and_follows():
     assert len(tracking(log, 3.0)) == 16
     assert log.hidden.shape == (2, 16, 1)
     assert log.distance.shape == (1501, 16)
+
+
+def test_nobody_survives_where_optimal_control_fails_too() -> None:
+    weak = sample("standard", 32, 6).replace(force_std=0.0)
+    lost = BY_NAME["no force"]
+    falling = dataclasses.replace(lost, change=lambda quads, rng: weak, state=thrown)
+    results = evaluate(Off(weak), 32, 1, [falling], bound=True)["no force"]
+    assert results["survive"]["value"] == 0.0  # nobody drives
+    assert results[NOBODY]["value"] == pytest.approx(0.5)  # those that fall at the limit of speed cannot be stopped
+
+
+def thrown(quads: Quadrotors, rng: np.random.Generator) -> np.ndarray:
+    """Level, motors off; every other one falls just below the limit of speed, the others begin at rest."""
+    state = np.zeros((len(quads), 17))
+    state[:, 3] = 1.0
+    state[::2, 9] = -1.99
+    return state
 
 
 def test_dying_costs_a_hundred_once_and_ends_the_return():

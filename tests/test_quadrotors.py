@@ -132,7 +132,7 @@ def test_a_file_that_is_not_one_of_ours_is_refused(tmp_path):
 
 
 def test_impossible_requests_are_refused():
-    with pytest.raises(ValueError, match="preset 'huge' is not known: allowed are raptor, standard, wide"):
+    with pytest.raises(ValueError, match="preset 'huge' is not known: allowed are raptor, standard, wide, hard"):
         sample("huge", 3, 1)  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(ValueError, match="count is 0"):
         sample("raptor", 0, 1)
@@ -154,3 +154,16 @@ def test_named_airframes_become_quadrotors_without_disturbances():
         assert quads.thrust_to_weight[i] == pytest.approx(airframe.thrust_to_weight)
     disturbances = dataclasses.replace(quads).force_std, quads.torque_std, quads.gust_std
     assert not np.any(disturbances)
+
+
+def test_hard_quadrotors_fill_the_corners_and_stay_within_the_published_ranges() -> None:
+    quads = sample("hard", N, 3)
+    lift, torque = quads.thrust_to_weight, quads.torque_to_inertia
+    assert np.all(((lift > 3) & (lift < 5)) | ((lift > 1.5) & (lift < 2.2)))
+    assert abs((lift > 3).mean() - 0.75) < 0.03
+    assert torque.min() >= 40 - 1e-6 and torque.max() <= 1200 + 1e-6
+    assert 0.55 < (torque < 120).mean() < 0.65
+    assert quads.tau_fall.min() >= 0.12
+    shapes = quads.thrust_curve / quads.full_thrust[:, None]
+    for family in ("crazyflie", "linear", "concave"):
+        assert abs(np.isclose(shapes, CURVES[family], atol=1e-4).all(1).mean() - 1 / 3) < 0.03

@@ -19,12 +19,13 @@ from rich.console import Console
 from controllers.policy import load_policy
 from firmware_export.cli import C, export_c
 from sim import report
-from sim.evaluate import CASES, evaluate_command
+from sim.cases import CASES
+from sim.evaluate import evaluate_command
 from sim.page import INK, LINE
 from sim.report_flights import EIGHT, STARTS, Track, adaptation_section, chosen, fly, replay
 from sim.robots.quadrotors import sample
 from sim.run import Run, RunError, compile_first, write_json
-from sim.train.distill import StudentConfig
+from sim.train.learner import StudentConfig
 from sim.train.teachers import JUDGED_STARTS, KIND, PUBLISHED, TeacherConfig, Teachers
 
 CONFIG = TeacherConfig(count=4, preset="wide", judged=16)

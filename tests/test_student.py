@@ -10,7 +10,8 @@ from sim.backends.quadrotor import LANES, STATE, to_blocks
 from sim.robots.quadrotors import Quadrotors, sample
 from sim.tasks import quadrotor as task
 from sim.train import student
-from sim.train.distill import Flights, Learner, StudentConfig, examine, initial_weights, pack, sizes, unpack
+from sim.train.distill import Flights, examine
+from sim.train.learner import Learner, StudentConfig, initial_weights, pack, sizes, unpack
 from sim.train.teacher import SCALES
 from sim.train.teacher import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import start_distribution

@@ -20,6 +20,7 @@ from sim.run import Run, RunError
 from sim.tasks import quadrotor as task
 from sim.train import teachers
 from sim.train.teachers import (
+    FLIGHT,
     JUDGED_STARTS,
     KIND,
     RETURN,
@@ -37,6 +38,49 @@ START = teachers.start_distribution(**teachers.TRAINING_SHARES)
 def train(folder: Path, config: TeacherConfig) -> Teachers:
     with Run.create(folder, KIND, config, config.seed) as run:
         return train_teachers(run, config)
+
+
+def cost_of_window(teachers: Teachers, window: int) -> float:
+    """The smoothed cost of the last `window` steps of all flights, from the states and actions that are kept."""
+    n = len(teachers.quads)
+    x = teachers.x.reshape(n, task.HISTORY + 1, STATE, LANES)[:, -window - 1 : -1].astype(float)
+    a = teachers.a.reshape(n, task.ACTIONS, 4, LANES).astype(float)
+    position, yaw, speed, rate = x[:, :, :3], x[:, :, 6], x[:, :, 7:10], x[:, :, 10:13]
+    box = teachers.e.reshape(n, -1, LANES)[:, task.BOX][:, None, None]
+    cost = np.sqrt((position**2).sum(2) + 1e-4) + 0.2 * np.sqrt(2 * np.sqrt(yaw**2 + 1e-5))
+    for over, weight in ((abs(position) / box - 0.7, 16.0), (abs(speed) - 1.5, 4.0), (abs(rate) - 28.0, 0.04)):
+        cost += weight * (np.maximum(over, 0) ** 2).sum(2)
+    change = np.sqrt((np.diff(a[:, -window - 1 :], axis=1) ** 2).sum(2) + 0.05**2)
+    return float((cost.sum(1) + change.sum(1)).mean() / window)
+
+
+def test_the_gradient_of_a_teacher_is_the_slope_of_its_cost() -> None:
+    window = task.ACTIONS - 1
+    config = dataclasses.replace(SMALL, count=1, window=window, discount=1.0, life=1e9)
+    rng = np.random.default_rng(0)
+    teachers = Teachers(sample("standard", 1, 8).replace(force_std=0.5), config)
+    teachers.weights += (0.05 * rng.normal(size=teachers.weights.shape)).astype(np.float32)
+    start = np.array([0, 1.0, 1.7, 1.0, 0, 0, 0, 0, 0, 0, 1, 0], np.float32)
+    teachers.train(np.array([[0.0, 1e9]]), start)  # the flights begin
+    begun = {name: getattr(teachers, name).copy() for name in FLIGHT}
+
+    def fly(weights: np.ndarray) -> float:
+        for name, value in begun.items():
+            setattr(teachers, name, value.copy())
+        teachers.weights[:], teachers.m[:], teachers.v[:] = weights, 0, 0
+        teachers.train(np.array([[0.0, 1e9]]), start)
+        return cost_of_window(teachers, window)
+
+    fly(begun["weights"])
+    gradient = teachers.m[0].astype(float)  # ten times smaller, and of norm 0.1 where it was longer than 1
+    ratios = []
+    for part in range(5):
+        direction = gradient * rng.uniform(0, 1, gradient.size) * (np.arange(gradient.size) % 5 == part)
+        direction *= 0.05 / np.linalg.norm(direction)
+        slope = fly(begun["weights"] + direction) - fly(begun["weights"] - direction)
+        ratios.append(slope / (2 * gradient @ direction))
+    np.testing.assert_allclose(ratios, np.mean(ratios), rtol=0.03)
+    assert np.mean(ratios) > 9.9
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 """Many quadrotors at once: sampling them, saving them, and turning them into the simulator's parameters.
 
-Three distributions:
+Four distributions:
 - `raptor`: the published one (RAPTOR, section 3; its released code), exactly, to compare with the published policy;
 - `standard`: the same without its oddities: the size deviation is centred, and the disturbance force scales with
   weight and thrust margin (three sigma use a tenth of the margin), with the same average size as published;
 - `wide`: `standard` plus all that real quadrotors have: other thrust curves, weak motors, a shifted centre of mass,
   other inertia ratios and geometries, drag, delays of actuators and sensors, noise, battery sag, torques and gusts;
-  each with its own probability.
+  each with its own probability;
+- `hard`: the corners of `standard` where the most flights are lost: lift in plenty (three quarters) or hardly enough,
+  motors that slow down late, little torque (three fifths); a third each with the published, a linear and a concave
+  thrust curve.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from controllers.airframe import AIRFRAMES, Airframe
 from sim.backends.quadrotor import GRAVITY, PARAMETER, TIME_STEP
 from sim.tasks import quadrotor as task
 
-Preset = Literal["raptor", "standard", "wide"]
+Preset = Literal["raptor", "standard", "wide", "hard"]
 SPIN = np.array([-1.0, 1.0, -1.0, 1.0])
 
 # Thrust-curve families on [0, 1]: shares of c0, c1, c2 at full thrust.
@@ -267,7 +270,24 @@ def _sample(preset: Preset, n: int, rng: np.random.Generator) -> Quadrotors:
         gust_std=zeros(),
         gust_time=np.ones(n),
     )
+    if preset == "hard":
+        return _harden(quads, rng)
     return _widen(quads, rng) if preset == "wide" else quads
+
+
+def _harden(q: Quadrotors, rng: np.random.Generator) -> Quadrotors:
+    n = len(q)
+    t2w = np.where(rng.random(n) < 0.75, rng.uniform(3.0, 5.0, n), rng.uniform(1.5, 2.2, n))
+    t2i = np.where(rng.random(n) < 0.6, rng.uniform(40.0, 120.0, n), rng.uniform(120.0, 1200.0, n))
+    families = np.array([CURVES[name] for name in ("crazyflie", "linear", "concave")])
+    full = t2w * q.mass * GRAVITY / 4
+    inertia = q.inertia * (q.torque_to_inertia / t2i * full / q.full_thrust)[:, None]
+    return dataclasses.replace(
+        q,
+        thrust_curve=full[:, None] * families[rng.integers(0, 3, n)],
+        inertia=inertia,
+        tau_fall=rng.uniform(0.12, 0.30, n),
+    )
 
 
 def _widen(q: Quadrotors, rng: np.random.Generator) -> Quadrotors:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from sim.robots.quadrotors import Preset, Quadrotors, sample
 from sim.run import Run, compile_first, progress, write_json
 from sim.tasks import quadrotor as task
 from sim.train import student
-from sim.train.student import DENSE, INPUTS
+from sim.train.learner import Learner, StudentConfig, initial_weights, pack, sizes, unpack
 from sim.train.teacher import WEIGHTS as TEACHER_WEIGHTS
 from sim.train.teachers import Teachers, in_threads, load_teachers, start_distribution
 
@@ -35,134 +34,11 @@ IMITATION_START = dict(
 )
 
 
-@dataclass(frozen=True)
-class StudentConfig:
-    """How the student is trained."""
-
-    teachers: str = ""
-    """Run folder of the teachers; may be empty where there is no imitation."""
-    warm_start: str = ""
-    """A policy.onnx to start from instead of random weights."""
-    hidden: int = 16
-    """Width of the memory; 16 gives 2084 parameters."""
-    acceleration: bool = False
-    """Add the reference's acceleration to the observation (25 inputs instead of 22)."""
-    imitation_updates: int = 2000
-    """Updates by imitation; 0 leaves the teachers out."""
-    tuning_updates: int = 36000
-    """Updates through the simulator; 0 gives imitation only."""
-    imitation_rate: float = 4e-3
-    """Largest learning rate of imitation."""
-    tuning_rate: float = 4e-3
-    """Largest learning rate of tuning."""
-    batch: int = 512
-    """Quadrotors per update."""
-    steps: int = 148
-    """Steps per window, forward and backward; below 100 the student is short-sighted."""
-    life: float = 6.0
-    """Length of an episode [s]; the memory is carried from window to window."""
-    preset: Preset = "wide"
-    """Quadrotors for tuning."""
-    plain: float = 0.35
-    """Share of the tuning quadrotors that come from the standard preset instead."""
-    slow: float = 0.0
-    """Share of the tuning quadrotors that are standard ones with a torque to inertia of only 40 to 100 rad/s^2."""
-    pool: int = 32768
-    """Quadrotors sampled for tuning."""
-    clip: float = 0.5
-    """Largest norm of the gradient."""
-    limit: float = 600.0
-    """Bound of one flight's adjoint, in units of an average step's weight."""
-    average: float = 0.999
-    """Decay of the running average of the weights, which is the student that counts."""
-    position: float = 1.0
-    """Cost of the distance, far away."""
-    near: float = 1.5
-    """Cost of the last centimetres."""
-    near_width: float = 0.08
-    """Distance within which `near` is steep [m]."""
-    tilt: float = 0.3
-    """Cost of tilt and yaw error."""
-    change: float = 0.2
-    """Cost of a change of the action."""
-    unusual: float = 0.5
-    """Share of tuning starts that are not RAPTOR's: any attitude, far away, upside down, on a figure eight."""
-    echo: float = 0.05
-    """Weight of the echo loss, in tuning, on a quarter of the blocks; see `sim/train/student.py`."""
-    edge: float = 10.0
-    """Cost of coming close to RAPTOR's limits of position and speed, per metre and per m/s beyond 70 % and 1.5 m/s."""
-    seed: int = 0
-    """Seed of network, quadrotors, starts and noise."""
-
-
 def tuning_start(config: StudentConfig) -> np.ndarray:
     """The starts of tuning. Raises ValueError where the share of unusual ones is not between 0 and 0.9."""
     if not 0 <= config.unusual <= 0.9:
         raise ValueError(f"unusual is {config.unusual}: allowed is a share from 0 to 0.9 (a tenth starts at rest)")
     return start_distribution(math.pi / 2, **{k: config.unusual * v for k, v in UNUSUAL.items()}, action_zero=0.1)
-
-
-def sizes(hidden: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """The memory's width, three times that, and that rounded up to LANES, as tuples of these lengths (compile-time
-    sizes)."""
-    return (0,) * hidden, (0,) * (3 * hidden), (0,) * (-(-hidden // LANES) * LANES)
-
-
-def weight_shapes(config: StudentConfig) -> dict[str, tuple[int, ...]]:
-    """Tensors of the kernel's flat weights, in order."""
-    h = config.hidden
-    return {
-        "W0": (DENSE, INPUTS),
-        "Wi": (3 * h, DENSE),
-        "bi": (3 * h,),
-        "Wh": (3 * h, h),
-        "bh": (3 * h,),
-        "W2": (4, h),
-        "b2": (4,),
-    }
-
-
-def pack(weights: dict[str, np.ndarray], config: StudentConfig) -> np.ndarray:
-    """Flat kernel weights from the tensors of a policy file (`sim.export`)."""
-    n = 25 if config.acceleration else 22
-    w0 = np.zeros((DENSE, INPUTS), np.float32)
-    w0[:, :n], w0[:, n] = weights["W0"], weights["b0"]
-    return np.concatenate([(w0 if k == "W0" else weights[k]).ravel() for k in weight_shapes(config)]).astype(np.float32)
-
-
-def unpack(flat: np.ndarray, config: StudentConfig) -> dict[str, np.ndarray]:
-    """Tensors of a policy file from flat kernel weights."""
-    n = 25 if config.acceleration else 22
-    result, start = {}, 0
-    for name, shape in weight_shapes(config).items():
-        size = math.prod(shape)
-        result[name] = flat[start : start + size].reshape(shape).astype(np.float32)
-        start += size
-    w0 = result.pop("W0")
-    return {"W0": w0[:, :n].copy(), "b0": w0[:, n].copy(), **result, "h0": np.zeros(config.hidden, np.float32)}
-
-
-def initial_weights(config: StudentConfig) -> np.ndarray:
-    """Uniform within the inverse square root of the fan-in, and a small output layer, from the seed."""
-    rng = np.random.default_rng(config.seed)
-    n = 25 if config.acceleration else 22
-    fan = {
-        "W0": n,
-        "Wi": DENSE,
-        "bi": config.hidden,
-        "Wh": config.hidden,
-        "bh": config.hidden,
-        "W2": config.hidden,
-        "b2": config.hidden,
-    }
-    scale = {"W2": 0.3, "b2": 0.0}
-    parts = []
-    for name, shape in weight_shapes(config).items():
-        w = rng.uniform(-1, 1, shape) * scale.get(name, 1.0) / math.sqrt(fan[name])
-        if name == "W0":
-            w[:, n + 1 :] = 0
-        parts.append(w.ravel())
-    return np.concatenate(parts).astype(np.float32)
 
 
 class Flights:
@@ -181,40 +57,6 @@ class Flights:
         return {"x": self.x, "a": self.a, "s": self.s, "rng": self.rng, "h": self.h}
 
 
-class Learner:
-    """Flat weights, Adam, and the running average of the weights."""
-
-    def __init__(self, weights: np.ndarray, config: StudentConfig):
-        self.config = config
-        self.w, self.mean = weights.copy(), weights.copy()
-        self.m, self.v = np.zeros_like(weights), np.zeros_like(weights)
-        self.updates = 0
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"w": self.w, "mean": self.mean, "m": self.m, "v": self.v}
-
-    def restart(self) -> None:
-        """Begin another phase: from the averaged weights, with a fresh optimiser."""
-        self.w = self.mean.copy()
-        self.m, self.v = np.zeros_like(self.w), np.zeros_like(self.w)
-        self.updates = 0
-
-    def update(self, gradient: np.ndarray, rate: float) -> float:
-        """One step of Adam (0.9, 0.99) on the clipped gradient; a non-finite gradient is left out. Returns its norm."""
-        norm = float(np.linalg.norm(gradient))
-        if not math.isfinite(norm):
-            return norm
-        g = gradient * min(1.0, self.config.clip / (norm + 1e-12))
-        self.updates += 1
-        self.m = (0.9 * self.m + 0.1 * g).astype(np.float32)
-        self.v = (0.99 * self.v + 0.01 * g * g).astype(np.float32)
-        step = self.m / (1 - 0.9**self.updates) / (np.sqrt(self.v / (1 - 0.99**self.updates)) + 1e-8)
-        self.w = (self.w - rate * step).astype(np.float32)
-        decay = min(self.config.average, self.updates / (self.updates + 10))
-        self.mean = (decay * self.mean + (1 - decay) * self.w).astype(np.float32)
-        return norm
-
-
 def rate_at(peak: float, progress: float, update: int) -> float:
     """Cosine from the peak to a fiftieth of it, after a short warm-up."""
     return peak * min(1.0, (update + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
@@ -222,19 +64,19 @@ def rate_at(peak: float, progress: float, update: int) -> float:
 
 def _tuning_quadrotors(config: StudentConfig) -> list[Quadrotors]:
     """The pool for tuning, in parts of whole blocks. Raises ValueError where the shares do not fit together."""
-    if min(config.plain, config.slow) < 0 or config.plain + config.slow > 1:
+    if min(config.plain, config.hard) < 0 or config.plain + config.hard > 1:
         raise ValueError(
-            f"plain and slow are {config.plain} and {config.slow}: allowed are shares that add up to at most 1"
+            f"plain and hard are {config.plain} and {config.hard}: allowed are shares that add up to at most 1"
         )
-    plain, slow = (int(config.pool * share) // LANES * LANES for share in (config.plain, config.slow))
-    rest = max(LANES, (config.pool - plain - slow) // LANES * LANES)
-    kinds: list[tuple[Preset, int]] = [(config.preset, rest), ("standard", plain)]
-    parts = [sample(preset, n, config.seed + 1000 + i) for i, (preset, n) in enumerate(kinds) if n]
-    if slow:
-        quads = sample("standard", slow, config.seed + 2000)
-        wanted = np.random.default_rng(config.seed + 2000).uniform(40, 100, slow)
-        inertia = quads.inertia * (quads.torque_to_inertia / wanted)[:, None]
-        parts.append(quads.replace(inertia=inertia))
+    shares: list[tuple[Preset, float]] = [
+        (config.preset, 1 - config.plain - config.hard),
+        ("standard", config.plain),
+        ("hard", config.hard),
+    ]
+    parts = []
+    for i, (preset, share) in enumerate(shares):
+        if count := math.ceil(config.pool * share / LANES - 1e-9) * LANES:
+            parts.append(sample(preset, count, config.seed + 1000 + i))
     return parts
 
 
@@ -255,9 +97,9 @@ class Phase:
         else:
             parts = _tuning_quadrotors(config)
             self.pool_c = np.concatenate([to_blocks(p.parameters()) for p in parts]).reshape(-1, 28 * LANES)
-            self.pool_e = np.concatenate([to_blocks(p.environment()) for p in parts]).reshape(
-                -1, task.ENVIRONMENT * LANES
-            )
+            # Starts as in the evaluation: up to half a metre away even where the box is hardly larger.
+            environments = [to_blocks(p.environment(spawn_arms=math.inf)) for p in parts]
+            self.pool_e = np.concatenate(environments).reshape(-1, task.ENVIRONMENT * LANES)
             self.q, self.tw = np.ones((1, 4), np.float32), np.zeros((1, TEACHER_WEIGHTS), np.float32)
             self.start = tuning_start(config)
             self.flights = Flights(blocks, config.hidden, self.rng)
@@ -314,6 +156,7 @@ class Phase:
             pick = self.rng.integers(0, len(self.pool_c), len(fresh))
             self.c[fresh], self.e[fresh] = self.pool_c[pick], self.pool_e[pick]
             f.s[fresh, task.AGE * LANES : (task.AGE + 1) * LANES] = -1
+            f.s[: round(n * config.short), task.AGE * LANES : (task.AGE + 1) * LANES] = config.life
             x, a, s, rng, h, c, e = f.x, f.a, f.s, f.rng, f.h, self.c, self.e
             drive, weights, peak = np.float32(0), (0.0, 1.0), config.tuning_rate
         which = i if self.teachers else np.zeros(n, np.int64)
@@ -499,8 +342,3 @@ def write_policy(path: Path, flat: np.ndarray, config: StudentConfig, run: Run) 
     )
     spec = quadrotor_spec(weights["h0"].tolist(), export.parameter_count(weights), training, config.acceleration)
     export.write_policy(path, weights, spec, np.stack(golden))
-
-
-def resume_student(run: Run) -> Path:
-    """Go on with the student of a run."""
-    return train_student(run, run.config(StudentConfig))

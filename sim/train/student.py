@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.backends.functions import gaussian, hyperbolic_tangent, next_random, sigmoid
 from sim.backends.quadrotor import (
     LANES,
     ONE,
@@ -42,9 +43,6 @@ from sim.tasks.quadrotor import (
     REFERENCE,
     SENSED,
     exogenous,
-    gaussian,
-    hyperbolic_tangent,
-    next_random,
     observe,
     observe_adjoint,
     preprocess,
@@ -54,8 +52,8 @@ from sim.tasks.quadrotor import (
     sensor_noise,
     set_point,
     set_point_adjoint,
-    sigmoid,
 )
+from sim.train.cost import tuning_adjoint, tuning_cost
 from sim.train.networks import (
     aligned,
     bias_gradient,
@@ -80,25 +78,10 @@ IN, FIRST, OUT, OUT_PADDED = (
     (0,) * 8,
 )  # sizes as types: see `sim/train/networks.py`
 
-# Weights of the tuning cost, in this order in one array.
-COST = (
-    "position",  # s / (1 + s/2) of the distance s: bounded slope far away
-    "near",  # s / (s + near_width): steep close to the goal
-    "near_width",  # [m]
-    "speed",  # of the velocity error
-    "overspeed",  # of the velocity error beyond 1.3 m/s
-    "tilt",  # squared vector part of the quaternion
-    "rate",  # angular velocity
-    "change",  # squared change of the action
-    "excess",  # squared output beyond the clamp
-    "edge",  # beyond 70 % of the box or 1.5 m/s, where the box counts
-)
-
 HALF_LANES = LANES // 2
 _f = np.float32
 _ECHO = _f(0.02)  # offset of an echo's memory
-_P2, _S2, _W2 = _f(1e-4), _f(1e-2), _f(0.1)
-_HUNDREDTH, _HALF, _OVER, _EDGE, _FAST = _f(0.01), _f(0.5), _f(1.3), _f(0.7), _f(1.5)
+_HUNDREDTH = _f(0.01)
 
 
 @block
@@ -148,79 +131,13 @@ def student_step(w, x, h, y, gates, after, raw, gi, gh, units, triple):
 
 
 @block
-def tuning_cost(x, a, previous, raw, ref, e, s, k, cost):
-    """Add one step's cost of every lane to cost[lane]."""
-    for i in range(LANES):
-        d2, v2, w2, c2, over, edge = _P2, _S2, _W2, ZERO, ZERO, ZERO
-        box = _EDGE * e[BOX * LANES + i]
-        for c in range(3):
-            p = x[i + c * LANES]
-            d = p - ref[i + c * LANES]
-            v = x[i + (7 + c) * LANES]
-            ve = v - ref[i + (3 + c) * LANES]
-            w = x[i + (10 + c) * LANES]
-            d2 += d * d
-            v2 += ve * ve
-            w2 += w * w
-            edge += max(abs(p) - box, ZERO) + max(abs(v) - _FAST, ZERO)
-        for c in range(4):
-            change = a[i + c * LANES] - previous[i + c * LANES]
-            c2 += change * change
-            beyond = min(max(abs(raw[i + c * LANES]) - ONE, ZERO), TWO)
-            over += beyond * beyond
-        d, v = np.sqrt(d2) - _HUNDREDTH, np.sqrt(v2)
-        q1, q2, q3 = x[i + 4 * LANES], x[i + 5 * LANES], x[i + 6 * LANES]
-        cost[i] += (
-            k[0] * d / (ONE + _HALF * d)
-            + k[1] * d / (d + k[2])
-            + k[3] * v
-            + k[4] * max(v - _OVER, ZERO)
-            + k[5] * (q1 * q1 + q2 * q2 + q3 * q3)
-            + k[6] * np.sqrt(w2)
-            + k[7] * c2
-            + k[8] * over
-            + k[9] * s[BOXED * LANES + i] * edge
-        )
-
-
-@block
-def tuning_adjoint(x, a, previous, raw, ref, e, s, k, weight, gx, ga, gprevious, graw):
-    """Add the gradient of `weight` times `tuning_cost`."""
-    for i in range(LANES):
-        d2, v2, w2 = _P2, _S2, _W2
-        for c in range(3):
-            d = x[i + c * LANES] - ref[i + c * LANES]
-            ve = x[i + (7 + c) * LANES] - ref[i + (3 + c) * LANES]
-            w = x[i + (10 + c) * LANES]
-            d2 += d * d
-            v2 += ve * ve
-            w2 += w * w
-        n, v = np.sqrt(d2), np.sqrt(v2)
-        d = n - _HUNDREDTH
-        far, near = ONE + _HALF * d, d + k[2]
-        gd = weight * (k[0] / (far * far) + k[1] * k[2] / (near * near)) / n
-        gv = weight * (k[3] + (k[4] if v > _OVER else ZERO)) / v
-        gw = weight * k[6] / np.sqrt(w2)
-        box = _EDGE * e[BOX * LANES + i]
-        edge = weight * k[9] * s[BOXED * LANES + i]
-        for c in range(3):
-            p, v = x[i + c * LANES], x[i + (7 + c) * LANES]
-            gp = (edge if p > box else ZERO) - (edge if p < -box else ZERO)
-            gs = (edge if v > _FAST else ZERO) - (edge if v < -_FAST else ZERO)
-            gx[i + c * LANES] += gd * (p - ref[i + c * LANES]) + gp
-            gx[i + (7 + c) * LANES] += gv * (v - ref[i + (3 + c) * LANES]) + gs
-            gx[i + (10 + c) * LANES] += gw * x[i + (10 + c) * LANES]
-            gx[i + (4 + c) * LANES] += TWO * weight * k[5] * x[i + (4 + c) * LANES]
-    for i in range(4 * LANES):
-        change = TWO * weight * k[7] * (a[i] - previous[i])
-        ga[i] += change
-        gprevious[i] -= change
-        z = raw[i]
-        beyond = abs(z) - ONE
-        g = TWO * weight * k[8] * beyond
-        g = g if beyond > ZERO else ZERO
-        g = g if beyond < TWO else ZERO
-        graw[i] += g if z > ZERO else -g
+def look(past, ref, before, e, rng, accelerated, noise, o, x):
+    """What the student sees of one block: the observation o, with fresh noise, and the network's input x."""
+    sensor_noise(rng, noise)
+    observe(past, ref, before, e, noise, o)
+    for i in range(3 * LANES):
+        o[22 * LANES + i] = ref[6 * LANES + i]
+    preprocess(o, accelerated, x)
 
 
 @block
@@ -323,11 +240,7 @@ def window_block(
         )
         lt = labels[t * 4 * LANES : (t + 1) * 4 * LANES]
         exogenous(sb, rb, eb, rt, wt)
-        sensor_noise(rb, noise)
-        observe(past, rt, before, eb, noise, ot)
-        for i in range(3 * LANES):
-            ot[22 * LANES + i] = rt[6 * LANES + i]
-        preprocess(ot, accelerated, it)
+        look(past, rt, before, eb, rb, accelerated, noise, ot, it)
         if echo > ZERO:
             for j in range(INPUTS):
                 for i in range(HALF_LANES, LANES):
@@ -532,9 +445,9 @@ def window(
     `teachers.improve`, and the memory (blocks, padded, LANES); c, e: parameters and environment per block; q,
     teachers: scales and weights of all teachers, which: the teacher of each block; drive: share of lanes that the
     teacher flies; start: distribution of starts; life: length of an episode [s]; imitation, tuning: weights of the
-    two losses; k: COST; echo: (blocks,) weight of the echo loss; limit: bound of one flight's adjoint, in units of an
-    average step's weight. Out: gradient (blocks, weights), report (blocks, 4): mean imitation loss, mean tuning cost,
-    share of lanes lost, share labelled."""
+    two losses; k: weights of the cost (`COST` of `sim/train/cost.py`); echo: (blocks,) weight of the echo loss; limit:
+    bound of one flight's adjoint, in units of an average step's weight. Out: gradient (blocks, weights), report
+    (blocks, 4): mean imitation loss, mean tuning cost, share of lanes lost, share labelled."""
     for b in part:
         window_block(
             units, triple, store, accelerated, w, x[b], a[b], s[b], rng[b], h[b], c[b], e[b], q[which[b]],
@@ -559,11 +472,7 @@ def fly_block(units, triple, accelerated, w, rb, cb, eb, start, steps, result):
         result[i, 0], result[i, 1], result[i, 2] = ONE, ZERO, ZERO
     for t in range(steps):
         exogenous(sb, rb, eb, ref, wr)
-        sensor_noise(rb, noise)
-        observe(xs, ref, acts[(ACTIONS - 1) * 4 * LANES : ACTIONS * 4 * LANES], eb, noise, o)
-        for i in range(3 * LANES):
-            o[22 * LANES + i] = ref[6 * LANES + i]
-        preprocess(o, accelerated, x)
+        look(xs, ref, acts[(ACTIONS - 1) * 4 * LANES : ACTIONS * 4 * LANES], eb, rb, accelerated, noise, o, x)
         student_step(w, x, h, y, gates, after, raw, gi, gh, units, triple)
         copy(after, h)
         for i in range(4 * LANES):

@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from controllers.policy import load_policy
-from sim.evaluate import CASES, evaluate
+from sim.cases import CASES
+from sim.evaluate import evaluate
 from sim.run import Run, facts, write_json
-from sim.train.distill import KIND, StudentConfig, train_student
+from sim.train.distill import KIND, train_student
+from sim.train.learner import StudentConfig
 
 Study = Literal["losses", "sizes"]
 SHOWN = {  # case, measure, factor to per cent or centimetres

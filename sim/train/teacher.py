@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from sim.backends.functions import hyperbolic_tangent
 from sim.backends.quadrotor import (
     LANES,
     ONE,
@@ -43,7 +44,6 @@ from sim.tasks.quadrotor import (
     REFERENCE,
     TRIM,
     exogenous,
-    hyperbolic_tangent,
     restart,
     set_point,
     set_point_adjoint,
@@ -436,15 +436,3 @@ def judge(which, weights, x, a, s, rng, c, e, q, start, steps, result):
             for i in range(STATE * LANES):
                 xt[i] = min(max(out[i], _f(-1e4)), _f(1e4))
             acts[: ACTIONS * 4 * LANES] = acts[4 * LANES :].copy()
-
-
-@kernel
-def linearise(x, u, w, c, g, gx, gu):
-    """One time step of blocks and its adjoint: rows of the Jacobian, selected by the gradients g of the state after."""
-    after, gxb, gub = aligned(STATE * LANES), aligned(STATE * LANES), aligned(4 * LANES)
-    for b in range(len(x)):
-        advance(x[b], u[b], w[b], c[b], after)
-        for row in range(len(g)):
-            advance_adjoint(x[b], u[b], w[b], c[b], after, g[row], gxb, gub)
-            gx[b, row] = gxb
-            gu[b, row] = gub

@@ -24,8 +24,6 @@ from rich.table import Table
 from sim.backends.quadrotor import (
     LANES,
     STATE,
-    WRENCH,
-    to_blocks,
 )
 from sim.robots.quadrotors import Preset, Quadrotors, sample
 from sim.run import Run, RunError, compile_first, read_config, write_atomically, write_json
@@ -36,12 +34,11 @@ from sim.tasks.quadrotor import (
     EPISODE,
     HISTORY,
 )
+from sim.train.regulator import regulator
 from sim.train.teacher import (
     B2,
     HIDDEN,
     INPUTS,
-    POSITION_SCALE,
-    RATE_SCALE,
     SIGNALS,
     SKIP,
     W1,
@@ -50,62 +47,7 @@ from sim.train.teacher import (
     WEIGHTS,
     improve,
     judge,
-    linearise,
 )
-
-
-def regulator(quads: Quadrotors, e: np.ndarray, q: np.ndarray, action_cost: float = 0.3) -> np.ndarray:
-    """Skip weights (teachers, 4, INPUTS) that make each teacher its quadrotor's linear-quadratic regulator at hover.
-
-    State: position, vector part of the quaternion, velocity, rates, motors and the last three actions; input: the
-    change of the action. The linear model comes from the simulator's own adjoint; the Riccati equation is solved by
-    structured doubling. Both lags are taken as the slower one: designed for the faster, the loop is unstable on many
-    quadrotors whose motors slow down late. e: environment, q: scales."""
-    n, nx = len(quads), 28
-    slow = np.maximum(quads.tau_rise, quads.tau_fall)
-    quads = quads.replace(tau_rise=slow, tau_fall=slow)
-    trim = quads.trim()
-    state = np.zeros((n, STATE))
-    state[:, 3], state[:, 13:] = 1.0, trim
-    rows = [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
-    arrays = [to_blocks(z) for z in (state, trim, np.zeros((n, WRENCH)), quads.parameters())]
-    g = np.zeros((len(rows), STATE, LANES), np.float32)
-    g[np.arange(len(rows)), rows] = 1.0
-    gx = np.zeros((len(arrays[0]), len(rows), STATE, LANES), np.float32)
-    gu = np.zeros((len(arrays[0]), len(rows), 4, LANES), np.float32)
-    x, u, w, c, g = (z.reshape(len(z), -1) for z in (*arrays, g))
-    linearise(x, u, w, c, g, gx.reshape(*gx.shape[:2], -1), gu.reshape(*gu.shape[:2], -1))
-    jx = gx[:, :, rows].transpose(0, 3, 1, 2).reshape(-1, len(rows), len(rows))[:n].astype(float)
-    ju = gu.transpose(0, 3, 1, 2).reshape(-1, len(rows), 4)[:n].astype(float) / 2
-    taps = e[:, task.ACTION_TAPS : task.ACTION_TAPS + 4, None]
-    a, b = np.zeros((n, nx, nx)), np.zeros((n, nx, 4))
-    a[:, :16, :16] = jx
-    a[:, :16, 16:20] = ju * (taps[:, 0] + taps[:, 1])[:, None]
-    a[:, :16, 20:24], a[:, :16, 24:28] = ju * taps[:, 2][:, None], ju * taps[:, 3][:, None]
-    b[:, :16] = ju * taps[:, 0][:, None]
-    a[:, 16:20, 16:20] = b[:, 16:20] = a[:, 20:24, 16:20] = a[:, 24:28, 20:24] = np.eye(4)
-    weight = np.array([1 / 0.3] * 3 + [2, 2, 2.5] + [1.0] * 3 + [0.125] * 3 + [0.01] * 16) ** 2
-    r = 1 / action_cost**2
-    ak, gk, hk = a.copy(), b @ b.transpose(0, 2, 1) / r, np.tile(np.diag(weight), (n, 1, 1))
-    for _ in range(14):
-        w = np.linalg.inv(np.eye(nx) + gk @ hk)
-        at = ak.transpose(0, 2, 1)
-        ak, gk, hk = ak @ w @ ak, gk + ak @ w @ gk @ at, hk + at @ hk @ w @ ak
-    bt = b.transpose(0, 2, 1)
-    gain = -np.linalg.solve(r * np.eye(4) + bt @ hk @ b, bt @ hk @ a)
-    gain[:, :, 16:20] += np.eye(4)
-    skip = np.zeros((n, 4, INPUTS))
-    skip[:, :, 0:3] = gain[:, :, 0:3] / q[:, POSITION_SCALE, None, None]
-    for j, (plus, minus) in enumerate(((10, 8), (5, 9), (6, 4))):  # a quarter of the antisymmetric part of the matrix
-        skip[:, :, plus], skip[:, :, minus] = gain[:, :, 3 + j] / 4, -gain[:, :, 3 + j] / 4
-    skip[:, :, 12:15] = gain[:, :, 6:9]
-    skip[:, :, 15:18] = gain[:, :, 9:12] / q[:, RATE_SCALE, None, None]
-    skip[:, :, 18:22], skip[:, :, 22:26] = gain[:, :, 16:20], gain[:, :, 12:16] / 2
-    skip[:, :, 35:39], skip[:, :, 39:43] = gain[:, :, 20:24], gain[:, :, 24:28]
-    centre = 2 * trim - 1
-    skip /= (1 - centre**2)[:, :, None]
-    skip[:, :, SIGNALS] = np.arctanh(centre)
-    return skip
 
 
 @dataclass(frozen=True)
@@ -465,15 +407,19 @@ def _score(
 
 def comparable(quads: Quadrotors, values: np.ndarray) -> np.ndarray:
     """Median of the values of the most similar other quadrotors: alike in agility, lift, motor lag and disturbance."""
+    n = len(quads)
+    if n == 1:
+        return values.copy()
     columns = (quads.torque_to_inertia, quads.thrust_to_weight, quads.tau_rise, quads.tau_fall, 0.1 + quads.force_std)
     z = np.log(np.stack([*columns, 0.1 + quads.gust_std, 0.005 + quads.action_delay], 1))
     z = (z - z.mean(0)) / (z.std(0) + 1e-9)
-    if len(quads) == 1:
-        return values.copy()
-    distance = ((z[:, None] - z[None]) ** 2).sum(-1)
-    np.fill_diagonal(distance, np.inf)
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(quads) - 1)]
-    return np.median(values[nearest], axis=1)
+    medians = []
+    for i in np.array_split(np.arange(n), -(-n // 256)):  # in parts: the distances between all pairs fill the memory
+        distance = ((z[i, None] - z[None]) ** 2).sum(-1)
+        distance[np.arange(len(i)), i] = np.inf
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(NEIGHBOURS, n - 1)]
+        medians.append(np.median(values[nearest], axis=1))
+    return np.concatenate(medians)
 
 
 def summarise(run: Run, teachers: Teachers) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("l2f")
 pytest.importorskip("foundation_policy")
 
-from sim.evaluate import CASES, clip_errors, evaluate
+from sim.cases import CASES
+from sim.evaluate import clip_errors, evaluate
 from sim.flight import Flight
 from sim.peers import Batch, L2fFlight, PublishedPolicy
 from sim.robots.quadrotors import sample
