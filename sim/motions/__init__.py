@@ -1,0 +1,1 @@
+"""Reference motions of the humanoid: one file format, importers, repair, reports."""
