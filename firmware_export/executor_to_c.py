@@ -32,7 +32,7 @@ SOURCES = {  # variable of the C code that holds each observation term
 
 
 def executor_files(name: str, spec: PolicySpec) -> dict[str, str]:
-    """The executor and its vectors, by file name.
+    """The executor, its vectors and the file that compiles them, by file name.
 
     Args:
         name: Prefix of the policy, as given to `to_c.generate`.
@@ -60,6 +60,7 @@ def executor_files(name: str, spec: PolicySpec) -> dict[str, str]:
     return {
         f"{name}_executor.h": fill("executor.h", values),
         f"{name}_executor_vectors.h": _vectors(name, spec, layout),
+        f"{name}_executor.c": fill("executor.c", values),
     }
 
 

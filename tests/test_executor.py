@@ -123,8 +123,7 @@ def sources(folder: Path, kind: str) -> Path:
         (folder / name).write_text(text, encoding="ascii")
     probe = folder / "probe.c"
     probe.write_text(
-        '#include "hover.c"\n#define HOVER_EXECUTOR_IMPLEMENTATION\n#include "hover_executor.h"\n'
-        '#include "hover_executor_vectors.h"\n'
+        '#include "hover_executor.c"\n'
         "extern const int probe_size, probe_inputs;\n"
         "const int probe_size = (int)sizeof(hover_exec), probe_inputs = HOVER_OBS_SIZE;\n"
     )
@@ -263,6 +262,7 @@ def test_every_optimisation_gives_the_same_bits(folders: dict[str, Path], tmp_pa
 @pytest.mark.parametrize("kind", SPECS)
 def test_the_self_test_passes_and_notices_a_change(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
     assert CExecutor(folders[kind] / "probe.so").functions.hover_exec_selftest() == 0
+    assert CExecutor(folders[kind] / "probe.so").functions.hover_exec_boot_test() == 1
     probe = sources(tmp_path, kind)
     text = (tmp_path / "hover_executor.h").read_text()
     changes = {
@@ -539,7 +539,7 @@ def test_it_needs_no_library_and_has_no_variables(folders: dict[str, Path], tmp_
     listing = subprocess.run(["nm", tmp_path / "only.o"], check=True, capture_output=True, text=True).stdout
     assert {line.split()[-2] for line in listing.splitlines()} <= {"T", "t", "r", "R", "U"}
     undefined = {line.split()[-1] for line in listing.splitlines() if " U " in line}
-    assert undefined <= {"hover_infer", "hover_reset", "memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
+    assert undefined <= {"hover_infer", "hover_reset", "hover_selftest", "memcpy", "memset", "_GLOBAL_OFFSET_TABLE_"}
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")

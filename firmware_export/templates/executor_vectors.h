@@ -1,6 +1,10 @@
-/* What the executor of @name@ must do, call by call. Include after @name@_executor.h. */
+/* What the executor of @name@ must do, call by call. */
 #ifndef @NAME@_EXECUTOR_VECTORS_H
 #define @NAME@_EXECUTOR_VECTORS_H
+
+#include "@name@.h"
+#include "@name@_vectors.h"
+#include "@name@_executor.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -8,6 +12,9 @@ extern "C" {
 
 /* 0, or the number of the first call, counted from 1, that did anything else than it must, to the last bit. */
 int @name@_exec_selftest(void);
+
+/* At boot: 1 when the policy and its executor are what was exported, else 0; then do not fly with them. */
+int @name@_exec_boot_test(void);
 
 #ifdef __cplusplus
 }
@@ -102,6 +109,11 @@ int @name@_exec_selftest(void)
         }
     }
     return 0;
+}
+
+int @name@_exec_boot_test(void)
+{
+    return @name@_selftest() <= 1e-5f && @name@_exec_selftest() == 0;
 }
 
 #endif /* @NAME@_EXECUTOR_IMPLEMENTATION */
