@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,10 +109,10 @@ def test_a_saved_clip_comes_back(tmp_path: Path) -> None:
     assert (back.fps, back.joint_names, back.source, back.licence) == (50.0, JOINTS, "sines", "none needed")
 
 
-def edit(path: Path, **changes: object) -> Path:
+def edit(path: Path, **changes: Any) -> Path:
     with np.load(path) as file:
-        content = {name: file[name] for name in file.files} | changes
-    np.savez(path, **{name: value for name, value in content.items() if value is not None})
+        content: dict[str, Any] = {name: file[name] for name in file.files} | changes
+    np.savez(path, allow_pickle=False, **{name: value for name, value in content.items() if value is not None})
     return path
 
 

@@ -40,7 +40,7 @@ def continuous(quaternions: ArrayLike) -> Array:
     q = np.array(quaternions, dtype=float)
     jumps = np.einsum("ij,ij->i", q[1:], q[:-1]) < 0
     signs = np.cumprod(np.concatenate([[-1.0 if q[0, 0] < 0 else 1.0], np.where(jumps, -1.0, 1.0)]))
-    return q * signs[:, None]
+    return np.multiply(q, signs[:, None])
 
 
 def slerp(a: ArrayLike, b: ArrayLike, share: ArrayLike) -> Array:
