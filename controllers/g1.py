@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import tomllib
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,13 +238,14 @@ _ARM = (
     ("wrist_pitch", "wrist_pitch_link", "y", -1.61443, 1.61443, M4010, 1),
     ("wrist_yaw", "wrist_yaw_link", "z", -1.61443, 1.61443, M4010, 1),
 )
+_NONE: Mapping = types.MappingProxyType({})
 _MIRRORED = ("hip_roll", "shoulder_roll")  # the only joints whose range is not the same on both sides
 
 
 def _joints(
-    motors: Mapping[str, Motor] | None = None,
-    torque: Mapping[str, float] | None = None,
-    speed: Mapping[str, float] | None = None,
+    motors: Mapping[str, Motor] = _NONE,
+    torque: Mapping[str, float] = _NONE,
+    speed: Mapping[str, float] = _NONE,
 ) -> tuple[Joint, ...]:
     """The 29 joints in hardware order. Ranges: Unitree's MJCF, which ASAP and mjlab repeat.
 
@@ -258,7 +260,7 @@ def _joints(
         for kind, body, axis, lower, upper, usual, count in rows:
             if side == "right_" and kind in _MIRRORED:
                 lower, upper = -upper, -lower
-            motor = (motors or {}).get(kind, usual)
+            motor = motors.get(kind, usual)
             joints.append(
                 Joint(
                     name=f"{side}{kind}_joint",
@@ -268,8 +270,8 @@ def _joints(
                     upper=upper,
                     motor=motor,
                     motors=count,
-                    torque_limit=(torque or {}).get(kind, count * motor.torque_limit),
-                    speed_limit=(speed or {}).get(kind, motor.speed_limit),
+                    torque_limit=torque.get(kind, count * motor.torque_limit),
+                    speed_limit=speed.get(kind, motor.speed_limit),
                 )
             )
     return tuple(joints)
