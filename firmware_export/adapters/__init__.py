@@ -1,0 +1,1 @@
+"""The policy inside a flight stack: adapters, their build files and what each stack's conventions are."""

@@ -1,0 +1,82 @@
+"""What each flight stack means by axes, units, quaternions and motor numbers: the tables behind the adapters.
+
+Ours: world with z up, body x forward, y left, z up; quaternions w, x, y, z; motors front right, back right, back left,
+front left, of which the first turns counter-clockwise seen from above, the next clockwise, and so on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Target = Literal["generic", "px4", "betaflight", "crazyflie", "stampfly"]
+
+PLACES = ("front right", "back right", "back left", "front left")
+TURNS = ("counter-clockwise", "clockwise", "counter-clockwise", "clockwise")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One flight stack, as its public headers and documentation describe it."""
+
+    title: str
+    written_for: str
+    """Version whose public interface the adapter is written to."""
+    axes: tuple[int, int, int]
+    """Sign of the stack's x, y, z in ours; the same for world and body."""
+    axes_text: str
+    rate_unit: Literal["rad/s", "deg/s"]
+    """Of the gyroscope."""
+    quaternion: str
+    """Order in which the stack gives the attitude."""
+    motors: tuple[int, int, int, int]
+    """Output k of the stack is our motor motors[k]."""
+    output: str
+    """What the stack is given per motor, with our command in [0, 1]."""
+    step_us: int
+    """Interval between inferences [us]."""
+    every_call: bool
+    """Whether each call of the stack infers; else the adapter waits for step_us."""
+    ratio: int
+    """Inferences per native step; 0: by time."""
+    files: dict[str, str]
+    """Template of each file; @name@ stands for the policy."""
+
+    @property
+    def table(self) -> str:
+        """The conventions as a table for the README."""
+        rows = [
+            ("axes", self.axes_text),
+            ("gyroscope", self.rate_unit),
+            ("quaternion", self.quaternion),
+            *(
+                (f"motor output {k + 1}", f"{PLACES[motor]}, turns {TURNS[motor]} seen from above")
+                for k, motor in enumerate(self.motors)
+            ),
+            ("output", self.output),
+        ]
+        return "\n".join(["| what | here |", "|---|---|", *(f"| {what} | {here} |" for what, here in rows)])
+
+
+STACKS: dict[str, Stack] = {
+    "crazyflie": Stack(
+        title="Crazyflie",
+        written_for="crazyflie-firmware 2026.08",
+        axes=(1, 1, 1),
+        axes_text="world z up, body x forward, y left, z up",
+        rate_unit="deg/s",
+        quaternion="fields x, y, z, w",
+        motors=(0, 1, 2, 3),
+        output="normalizedForces = command, controlModeForce",
+        step_us=2000,
+        every_call=True,
+        ratio=5,
+        files={
+            "@name@_crazyflie.c": "crazyflie.c",
+            "Kbuild": "crazyflie_kbuild",
+            "Makefile": "crazyflie_makefile",
+            "app-config": "crazyflie_app_config",
+            "README.md": "crazyflie.md",
+        },
+    ),
+}

@@ -1,0 +1,64 @@
+/* Calls the adapter as the firmware's 1 kHz loop does. The stock controller is known by its -1. */
+#include "FreeRTOS.h"
+#include "task.h"
+#include "controller.h"
+#include "controller_pid.h"
+#include "debug.h"
+#include "usec_time.h"
+
+static uint64_t now_us = 5000000;
+static uint32_t boot_ms = 1234; /* microseconds began before the ticks */
+static control_t control;
+static setpoint_t setpoint;
+static sensorData_t sensors;
+static state_t state;
+static stabilizerStep_t loop;
+
+extern uint8_t *const stub_param_enable;
+
+uint64_t usecTimestamp(void) { return now_us; }
+uint32_t xTaskGetTickCount(void) { return (uint32_t)(now_us / 1000u) - boot_ms; }
+void vTaskDelay(uint32_t ticks) { (void)ticks; }
+void stub_print(const char *text) { (void)text; }
+void controllerPidInit(void) {}
+bool controllerPidTest(void) { return true; }
+
+void controllerPid(control_t *out, const setpoint_t *target, const sensorData_t *seen, const state_t *where,
+    const stabilizerStep_t count)
+{
+    (void)target, (void)seen, (void)where, (void)count;
+    out->controlMode = controlModeLegacy;
+    for (int i = 0; i < 4; i++) {
+        out->normalizedForces[i] = -1.0f;
+    }
+}
+
+int stub_start(void)
+{
+    controllerOutOfTreeInit();
+    return controllerOutOfTreeTest();
+}
+
+void stub_enable(int on) { *stub_param_enable = (uint8_t)on; }
+
+/* native: position, velocity, quaternion x y z w, gyro [deg/s], target position, target yaw [deg];
+ * age_ms: of the estimate and of the set-point */
+void stub_loop(const float native[17], const uint32_t age_ms[2], int is_position, float motors[4])
+{
+    now_us += 1000u;
+    const uint32_t tick = xTaskGetTickCount();
+    state.position = (point_t){tick - age_ms[0], native[0], native[1], native[2]};
+    state.velocity = (velocity_t){tick - age_ms[0], native[3], native[4], native[5]};
+    state.attitude.timestamp = tick;
+    state.attitudeQuaternion = (quaternion_t){tick, native[6], native[7], native[8], native[9]};
+    sensors.gyro = (Axis3f){native[10], native[11], native[12]};
+    setpoint.timestamp = tick - age_ms[1];
+    setpoint.position = (point_t){0, native[13], native[14], native[15]};
+    setpoint.attitude.yaw = native[16];
+    setpoint.mode.x = setpoint.mode.y = setpoint.mode.z = is_position ? modeAbs : modeVelocity;
+    setpoint.mode.yaw = modeAbs;
+    controllerOutOfTree(&control, &setpoint, &sensors, &state, loop++);
+    for (int i = 0; i < 4; i++) {
+        motors[i] = control.normalizedForces[i];
+    }
+}

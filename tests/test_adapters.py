@@ -1,0 +1,270 @@
+"""Each adapter compiles against a stand-in for its stack, and the shipped policy in it pushes back the right way.
+
+The stand-ins in stubs/ are written for these tests. What a motor number means and which way it turns is written down
+here a second time, from the stacks' documentation, so that a swapped entry in the adapters' tables is caught.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controllers.policy import load_policy
+from controllers.spec import PolicySpec
+from firmware_export.adapters.generate import adapter_files, quaternion_signs
+from firmware_export.adapters.stacks import PLACES, STACKS, TURNS
+from firmware_export.graph import ExportError
+from firmware_export.to_c import generate
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "controllers" / "policies" / "quad-foundation.onnx"
+STUBS = Path(__file__).parent / "stubs"
+WARN = "-Wall -Wextra -Wpedantic -Werror -Wconversion -Wdouble-promotion -Wshadow".split()
+C99 = ["-std=c99", *WARN, "-Wstrict-prototypes", "-Wmissing-prototypes"]
+
+# The errors, in physical terms: the angle or distance of one step, and which way the motors must answer.
+ANGLE, DISTANCE = 0.3, 0.3  # [rad], [m]
+RIGHTS, FRONTS = {"front right", "back right"}, {"front right", "front left"}
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """A stack's motor outputs as its documentation numbers them, and its axes."""
+
+    places: tuple[str, ...]
+    clockwise: tuple[str, ...]
+    """The places whose propellers turn clockwise seen from above."""
+    frd: bool
+    """Whether y is right and z is down; else y is left and z is up."""
+
+
+WIRING = {
+    "crazyflie": Wiring(
+        ("front right", "back right", "back left", "front left"), ("back right", "front left"), frd=False
+    ),
+}
+
+
+def attitude(frd: bool, right_down: float = 0.0, nose_up: float = 0.0, nose_right: float = 0.0) -> np.ndarray:
+    """The quaternion w, x, y, z of one turn in the stack's axes."""
+    sign = 1.0 if frd else -1.0
+    half = np.array([right_down, sign * nose_up, sign * nose_right]) / 2
+    return np.array([np.cos(np.abs(half).max()), *np.sin(half)])
+
+
+@pytest.fixture(scope="session")
+def spec() -> PolicySpec:
+    return load_policy(SHIPPED).spec
+
+
+@pytest.fixture(scope="session")
+def policy_files() -> dict[str, str]:
+    return {name: text for name, text in generate(SHIPPED, "quad").items() if not name.endswith("_batch.c")}
+
+
+@pytest.fixture(scope="session")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, spec: PolicySpec, policy_files: dict[str, str]
+) -> Callable[[str], Path]:
+    """Target to a folder with all its files."""
+    folders: dict[str, Path] = {}
+
+    def export(target: str) -> Path:
+        if target not in folders:
+            folders[target] = tmp_path_factory.mktemp(target)
+            for name, text in (policy_files | adapter_files("quad", spec, target)).items():  # type: ignore[arg-type]  # the keys of STACKS
+                (folders[target] / name).write_text(text, encoding="ascii")
+        return folders[target]
+
+    return export
+
+
+def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.CDLL:
+    """The adapter and the driver of its stand-in, compiled strictly, as a library."""
+    objects = []
+    for source in [*(folder / name for name in adapter), *sorted((STUBS / stack).glob("driver.c*"))]:
+        compiler, flags = ("c++", ["-std=c++14", *WARN]) if source.suffix == ".cpp" else ("cc", C99)
+        if source.name.startswith("driver"):
+            flags = flags[:1]
+        out = folder / f"{source.stem}.o"
+        includes = ["-I", str(STUBS / stack), "-I", str(folder)]
+        subprocess.run([compiler, *flags, "-O2", "-fPIC", *includes, "-c", str(source), "-o", str(out)], check=True)
+        objects.append(str(out))
+    library = folder / f"{stack}.so"
+    subprocess.run(["c++" if cpp else "cc", "-shared", *objects, "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def floats(values: object) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+# Crazyflie
+
+
+class Crazyflie:
+    """The compiled adapter; each call of `loop` is one of the firmware's 1 kHz loop."""
+
+    def __init__(self, folder: Path) -> None:
+        # every instance loads its own copy, because the adapter keeps its state in the firmware's way: in variables
+        copy = folder / f"crazyflie{len(list(folder.glob('*.so')))}.so"
+        if not (folder / "crazyflie.so").exists():
+            build(folder, "crazyflie", "quad_crazyflie.c", "quad_executor.c")
+        shutil.copy(folder / "crazyflie.so", copy)
+        self.library = ctypes.CDLL(str(copy))
+        assert self.library.stub_start() == 1, "the self-test failed"
+
+    def loop(
+        self,
+        position: tuple[float, ...] = (0.0, 0.0, 0.0),
+        quaternion: np.ndarray | None = None,
+        rate: tuple[float, ...] = (0.0, 0.0, 0.0),
+        age_ms: tuple[int, int] = (0, 0),
+        is_position: bool = True,
+        calls: int = 1,
+        yaw: float = 0.0,
+    ) -> np.ndarray:
+        w, x, y, z = attitude(False) if quaternion is None else quaternion
+        native = floats([*position, 0, 0, 0, x, y, z, w, *np.degrees(rate), 0, 0, 0, np.degrees(yaw)])
+        motors = np.empty(4, np.float32)
+        ages = (ctypes.c_uint32 * 2)(*age_ms)
+        for _ in range(calls):
+            self.library.stub_loop(native.ctypes, ages, ctypes.c_int(is_position), motors.ctypes)
+        return motors
+
+    def log(self, name: str) -> int:
+        return ctypes.cast(ctypes.c_void_p.in_dll(self.library, f"stub_log_{name}"), ctypes.POINTER(ctypes.c_uint8))[0]
+
+    def flies(self, motors: np.ndarray) -> bool:
+        return bool((motors >= 0).all())
+
+
+@pytest.fixture
+def crazyflie(exported: Callable[[str], Path]) -> Crazyflie:
+    return Crazyflie(exported("crazyflie"))
+
+
+def crazyflie_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
+    height = error.pop("too_high", 0.0)
+    robot = Crazyflie(exported("crazyflie"))
+    robot.library.stub_enable(1)
+    return robot.loop(position=(0.0, 0.0, height), quaternion=attitude(False, **error), calls=30)
+
+
+def test_the_crazyflie_flies_its_own_controller_until_it_is_told_to(crazyflie: Crazyflie) -> None:
+    assert not crazyflie.flies(crazyflie.loop(calls=5))
+    crazyflie.library.stub_enable(1)
+    assert crazyflie.flies(crazyflie.loop(calls=2))
+    assert not crazyflie.flies(crazyflie.loop(is_position=False))
+    crazyflie.library.stub_enable(0)
+    assert not crazyflie.flies(crazyflie.loop(calls=2))
+
+
+def test_the_crazyflie_does_not_take_over_blind(crazyflie: Crazyflie) -> None:
+    crazyflie.library.stub_enable(1)
+    assert not crazyflie.flies(crazyflie.loop(position=(np.nan, 0.0, 0.0), calls=4))
+    assert not crazyflie.flies(crazyflie.loop(age_ms=(150, 0), calls=4))
+    assert crazyflie.flies(crazyflie.loop(calls=2))
+
+
+def test_the_crazyflie_holds_hands_back_and_stays_back(crazyflie: Crazyflie) -> None:
+    crazyflie.library.stub_enable(1)
+    last = crazyflie.loop(calls=10)
+    lost = [crazyflie.loop(position=(np.nan, 0.0, 0.0)) for _ in range(30)]
+    held = [crazyflie.flies(motors) for motors in lost]
+    assert held.index(False) in range(20, 24) and not any(held[24:]), "two native steps are 20 ms"
+    np.testing.assert_array_equal(lost[0], last)
+    assert (crazyflie.log("fault"), crazyflie.log("mode")) == (6, 2)
+    assert not crazyflie.flies(crazyflie.loop(calls=10)), "good inputs alone do not bring it back"
+    crazyflie.library.stub_enable(0)
+    crazyflie.loop()
+    crazyflie.library.stub_enable(1)
+    assert crazyflie.flies(crazyflie.loop(calls=2))
+
+
+def test_the_crazyflie_steps_at_500_hz_and_natively_at_100_hz(crazyflie: Crazyflie) -> None:
+    crazyflie.library.stub_enable(1)
+    motors, steps = [], []
+    for _ in range(40):
+        motors.append(crazyflie.loop(position=(0.1, 0.2, -0.1)))
+        steps.append(crazyflie.log("step"))
+    assert steps[0::2] == ([2, 1, 1, 1, 1] * 4)
+    assert all((a == b).all() for a, b in zip(motors[0::2], motors[1::2], strict=True))
+
+
+def test_the_crazyflie_stops_when_set_points_stop(crazyflie: Crazyflie) -> None:
+    crazyflie.library.stub_enable(1)
+    crazyflie.loop(calls=4)
+    assert crazyflie.log("hovering") == 0
+    crazyflie.loop(age_ms=(0, 201), calls=2)
+    assert crazyflie.log("hovering") == 1
+
+
+# Every stack
+
+
+ANSWERS: dict[str, Callable[..., np.ndarray]] = {"crazyflie": crazyflie_answers}
+ERRORS = ("right_down", "nose_up", "nose_right", "too_high")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("stack", ANSWERS)
+def test_each_error_is_pushed_back(exported: Callable[[str], Path], stack: str, error: str) -> None:
+    """The difference that the sign of the error makes, because the policy also climbs or sinks as it adapts."""
+    wiring, size = WIRING[stack], DISTANCE if error == "too_high" else ANGLE
+    plus, minus = (ANSWERS[stack](exported, **{error: sign * size}) for sign in (1, -1))
+    answer = dict(zip(wiring.places, plus - minus, strict=True))
+    pushes = {
+        "right_down": lambda place: place in RIGHTS,  # lift the low side
+        "nose_up": lambda place: place not in FRONTS,  # lift the tail
+        "nose_right": lambda place: place in wiring.clockwise,  # they turn the body counter-clockwise
+        "too_high": lambda place: False,
+    }
+    up = [answer[place] for place in wiring.places if pushes[error](place)]
+    down = [answer[place] for place in wiring.places if not pushes[error](place)]
+    if error == "too_high":
+        assert max(down) < 0, answer
+    elif error == "nose_right":  # weak beside roll and pitch, and not on every motor: the torque counts
+        assert sum(up) - sum(down) > 0.02, answer
+    else:
+        assert min(up) > 0 > max(down), answer
+
+
+@pytest.mark.parametrize("stack", WIRING)
+def test_the_tables_agree_with_the_stacks_own_numbering(stack: str) -> None:
+    motors = STACKS[stack].motors
+    assert tuple(PLACES[motor] for motor in motors) == WIRING[stack].places
+    assert {PLACES[motor] for motor in motors if TURNS[motor] == "clockwise"} == set(WIRING[stack].clockwise)
+    assert STACKS[stack].axes == ((1, -1, -1) if WIRING[stack].frd else (1, 1, 1))
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_files_are_named_filled_and_say_what_was_not_run(spec: PolicySpec, stack: str) -> None:
+    files = adapter_files("quad", spec, stack)  # type: ignore[arg-type]  # the keys of STACKS
+    assert {"README.md", "quad_executor.c", "quad_executor.h", "quad_executor_vectors.h"} <= set(files)
+    readme = files["README.md"]
+    assert STACKS[stack].written_for in readme and STACKS[stack].table in readme
+    assert re.search(r"\*\*not\*\* (built|flashed|flown)", readme)
+    for name, text in files.items():
+        assert not re.search(r"@\w+@", text), f"{name} has a gap"
+        if name.endswith((".c", ".h", ".cpp", ".hpp")):
+            assert not [line for line in text.splitlines() if len(line) > 120], name
+    assert files == adapter_files("quad", spec, stack), "the same policy gives the same bytes"  # type: ignore[arg-type]
+
+
+def test_a_target_or_a_robot_that_is_not_known_is_refused(spec: PolicySpec) -> None:
+    with pytest.raises(ExportError, match=r"target is 'ardupilot'; allowed: .*crazyflie"):
+        adapter_files("quad", spec, "ardupilot")  # type: ignore[arg-type]  # what the test is about
+    other = replace(spec, action=replace(spec.action, names=("a", "b", "c", "d")))
+    with pytest.raises(ExportError, match="the actions are"):
+        adapter_files("quad", other, "crazyflie")
+    with pytest.raises(ValueError, match="mirror"):
+        quaternion_signs((1, 1, -1))
