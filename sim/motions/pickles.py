@@ -16,7 +16,7 @@ import math
 import pickle
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def _stand_in(module: str, name: str) -> Any:
 
 
 class _Reader(pickle._Unpickler):  # type: ignore[attr-defined]  # the Python one, which does not read ahead
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="latin1")

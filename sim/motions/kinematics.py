@@ -1,0 +1,164 @@
+"""Where the robot's points are along a motion, how they move with its joints, and which forces it needs.
+
+pinocchio does one posture at a time; a `Sweep` gathers what it says about T postures, so that everything after it is
+done for all of them at once. The model is built from controllers.g1 and nothing else.
+
+A posture's velocity has 6 + J numbers: the root's origin in the world frame, the root's turning in its own frame, the
+joints. Positions are summed up as root position (3), root quaternion (wxyz) and joints.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import pinocchio as pin
+from numpy.typing import NDArray
+
+from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, REVISIONS, SOLE_POINTS, Site
+from controllers.rotations import to_matrix
+from sim.motions.clip import Clip, ClipError
+
+Array = NDArray[np.floating]
+
+GRAVITY = 9.81  # [m/s^2]
+MODEL = "g1_29dof"  # the revision that motions are judged on, and its sibling without wrists
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """T postures and all that moves in them; N moving bodies, the root first."""
+
+    rotations: Array
+    """(T, N, 3, 3) body to world."""
+    origins: Array
+    """(T, N, 3) world [m]."""
+    jacobians: Array | None
+    """(T, 6, 6 + J) spatial velocity at the world's origin, linear first, per unit of the posture's velocity."""
+
+
+class Kinematics:
+    """Kinematics and dynamics of one revision of the robot."""
+
+    def __init__(self, robot: G1):
+        self.robot = robot
+        self.model, self.place = _model(robot)
+        self.data = self.model.createData()
+        self.joint_names = robot.joint_names
+        parents = list(self.model.parents)
+        moved = np.zeros((self.model.njoints, self.model.nv), dtype=bool)  # whether a joint moves a body
+        for joint in range(1, self.model.njoints):
+            moved[joint] = moved[parents[joint]]
+            first = self.model.idx_vs[joint]
+            moved[joint, first : first + self.model.nvs[joint]] = True
+        self._moved = moved[1:]  # (N, 6 + J)
+
+    def sweep(self, position: Array, quaternion: Array, joints: Array, derivatives: bool = False) -> Sweep:
+        """Frames of all bodies, and how they move, for T postures."""
+        q = self.configuration(position, quaternion, joints)
+        frames, bodies = len(q), self.model.njoints - 1
+        origins = np.empty((frames, bodies, 3))
+        rotations = np.empty((frames, bodies, 3, 3))
+        jacobians = np.empty((frames, 6, self.model.nv)) if derivatives else None
+        model, data, placements = self.model, self.data, self.data.oMi
+        for t in range(frames):
+            if jacobians is not None:
+                pin.computeJointJacobians(model, data, q[t])
+                jacobians[t] = data.J
+            else:
+                pin.forwardKinematics(model, data, q[t])
+            for body in range(bodies):
+                placement = placements[body + 1]
+                origins[t, body], rotations[t, body] = placement.translation, placement.rotation
+        if jacobians is not None:
+            # pinocchio's velocity of the root is in its own frame; here the root's origin moves in the world's.
+            jacobians[:, :3, :3], jacobians[:, 3:, :3] = np.eye(3), 0
+        return Sweep(rotations, origins, jacobians)
+
+    def points(self, sweep: Sweep, sites: tuple[Site, ...]) -> Array:
+        """(T, P, 3) world [m]."""
+        index, offset = self._fixed(sites)
+        return sweep.origins[:, index] + np.einsum("tpij,pj->tpi", sweep.rotations[:, index], offset)
+
+    def point_jacobians(self, sweep: Sweep, sites: tuple[Site, ...], points: Array) -> Array:
+        """(T, P, 3, 6 + J) how the points (as `points` gives them) move."""
+        assert sweep.jacobians is not None
+        index, _ = self._fixed(sites)
+        linear, angular = sweep.jacobians[:, :3], sweep.jacobians[:, 3:]
+        x, y, z = np.moveaxis(points, -1, 0)[..., None]  # (T, P, 1) each
+        a, b, c = (angular[:, None, i] for i in range(3))  # (T, 1, 6 + J) each
+        turning = np.stack([b * z - c * y, c * x - a * z, a * y - b * x], axis=2)
+        result = (linear[:, None] + turning) * self._moved[index][:, None]
+        result[..., :3] = np.eye(3)
+        return result
+
+    def configuration(self, position: Array, quaternion: Array, joints: Array) -> Array:
+        """pinocchio's q, (T, 7 + J)."""
+        return np.concatenate([position, np.roll(quaternion, -1, axis=1), joints], axis=1)
+
+    def _fixed(self, sites: tuple[Site, ...]) -> tuple[NDArray[np.int_], Array]:
+        """Moving body and place in its frame, for points of bodies that may be welded to others."""
+        index, offset = [], []
+        for site in sites:
+            joint, placement = self.place[site.body]
+            index.append(joint - 1)
+            offset.append(placement.act(np.array(site.position)))
+        return np.array(index), np.array(offset).reshape(-1, 3)
+
+
+def _model(robot: G1) -> tuple[pin.Model, dict[str, tuple[int, pin.SE3]]]:
+    """pinocchio's model, and for each body the joint that moves it and its frame in that joint's."""
+    model = pin.Model()
+    model.gravity.linear = np.array([0.0, 0.0, -GRAVITY])
+    hinges = {joint.body: joint for joint in robot.joints}
+    kinds = {"x": pin.JointModelRX, "y": pin.JointModelRY, "z": pin.JointModelRZ}
+    place: dict[str, tuple[int, pin.SE3]] = {}
+    for body in robot.bodies:
+        if body.parent == "world":
+            joint, placement = model.addJoint(0, pin.JointModelFreeFlyer(), pin.SE3.Identity(), "root"), pin.SE3(1)
+        else:
+            parent, frame = place[body.parent]
+            placement = frame * pin.SE3(to_matrix(body.quaternion), np.array(body.position))
+            joint = parent
+            if body.name in hinges:
+                hinge = hinges[body.name]
+                joint, placement = model.addJoint(parent, kinds[hinge.axis](), placement, hinge.name), pin.SE3(1)
+        axes = to_matrix(body.inertia_quaternion)
+        inertia = axes @ np.diag(body.inertia) @ axes.T
+        model.appendBodyToJoint(joint, pin.Inertia(body.mass, np.array(body.center_of_mass), inertia), placement)
+        place[body.name] = joint, placement
+    order = [model.names[joint] for joint in range(2, model.njoints)]
+    assert tuple(order) == robot.joint_names, "bodies and joints of the robot are not in the same order"
+    model.armature = np.concatenate([np.zeros(6), robot.armature])
+    return model, place
+
+
+@functools.cache
+def kinematics_of(joint_names: tuple[str, ...]) -> Kinematics:
+    """The robot that has these joints. Raises ClipError where no G1 has them."""
+    for name in (MODEL, MODEL.replace("29", "23")):
+        if REVISIONS[name].joint_names == joint_names:
+            return Kinematics(REVISIONS[name])
+    raise ClipError(
+        f"joint_names are not those of the G1 with 29 or 23 joints ({len(joint_names)} joints: "
+        f"{', '.join(joint_names[:3])}, ...); only its motions can be judged and repaired"
+    )
+
+
+def soles() -> tuple[Site, ...]:
+    """The centres of the 8 spheres that the feet stand on: left 4, right 4. Their height above the floor is their z
+    without SOLE_RADIUS."""
+    return tuple(Site(f"{body}_{i}", body, point) for body in FOOT_BODIES for i, point in enumerate(SOLE_POINTS))
+
+
+def key_bodies(robot: G1) -> tuple[Site, ...]:
+    """The tracked points: the origins of all moving bodies, hands and head."""
+    moving = ("pelvis", *(joint.body for joint in robot.joints))
+    return tuple(Site(body, body, (0.0, 0.0, 0.0)) for body in moving) + KEY_POINTS
+
+
+def sweep_clip(clip: Clip, derivatives: bool = False) -> tuple[Kinematics, Sweep]:
+    """The robot of a clip and its postures. Raises ClipError where it is no G1."""
+    kinematics = kinematics_of(clip.joint_names)
+    return kinematics, kinematics.sweep(clip.root_position, clip.root_quaternion, clip.joint_position, derivatives)
