@@ -50,6 +50,7 @@ WIRING = {
     "crazyflie": Wiring(
         ("front right", "back right", "back left", "front left"), ("back right", "front left"), frd=False
     ),
+    "px4": Wiring(("front right", "back left", "front left", "back right"), ("front left", "back right"), frd=True),
 }
 
 
@@ -94,6 +95,8 @@ def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.
         compiler, flags = ("c++", ["-std=c++14", *WARN]) if source.suffix == ".cpp" else ("cc", C99)
         if source.name.startswith("driver"):
             flags = flags[:1]
+        if compiler == "c++":  # copies of the library share nothing
+            flags = [*flags, "-fno-gnu-unique"]
         out = folder / f"{source.stem}.o"
         includes = ["-I", str(STUBS / stack), "-I", str(folder)]
         subprocess.run([compiler, *flags, "-O2", "-fPIC", *includes, "-c", str(source), "-o", str(out)], check=True)
@@ -101,6 +104,15 @@ def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.
     library = folder / f"{stack}.so"
     subprocess.run(["c++" if cpp else "cc", "-shared", *objects, "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
+
+
+def private(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.CDLL:
+    """A copy of its own for each robot, because the adapters keep their state as their stacks do: in variables."""
+    if not (folder / f"{stack}.so").exists():
+        build(folder, stack, *adapter, cpp=cpp)
+    copy = folder / f"{stack}{len(list(folder.glob('*.so')))}.so"
+    shutil.copy(folder / f"{stack}.so", copy)
+    return ctypes.CDLL(str(copy))
 
 
 def floats(values: object) -> np.ndarray:
@@ -114,12 +126,7 @@ class Crazyflie:
     """The compiled adapter; each call of `loop` is one of the firmware's 1 kHz loop."""
 
     def __init__(self, folder: Path) -> None:
-        # every instance loads its own copy, because the adapter keeps its state in the firmware's way: in variables
-        copy = folder / f"crazyflie{len(list(folder.glob('*.so')))}.so"
-        if not (folder / "crazyflie.so").exists():
-            build(folder, "crazyflie", "quad_crazyflie.c", "quad_executor.c")
-        shutil.copy(folder / "crazyflie.so", copy)
-        self.library = ctypes.CDLL(str(copy))
+        self.library = private(folder, "crazyflie", "quad_crazyflie.c", "quad_executor.c")
         assert self.library.stub_start() == 1, "the self-test failed"
 
     def loop(
@@ -208,10 +215,107 @@ def test_the_crazyflie_stops_when_set_points_stop(crazyflie: Crazyflie) -> None:
     assert crazyflie.log("hovering") == 1
 
 
+# PX4
+
+
+class Px4:
+    """The compiled module; each call of `loop` is one sample of the gyroscope."""
+
+    def __init__(self, folder: Path, rate_hz: int = 400) -> None:
+        self.library = private(folder, "px4", "quad_px4.cpp", "quad_executor.c", cpp=True)
+        self.library.stub_printed.restype = ctypes.c_char_p
+        self.library.stub_loop.restype = ctypes.c_uint
+        self.step_us = 1_000_000 // rate_hz
+        self.started = self.library.stub_start(rate_hz) == 0
+        self.published = 0
+        if self.started:
+            assert self.library.stub_register() == 1
+
+    def loop(
+        self,
+        position: tuple[float, ...] = (0.0, 0.0, 0.0),
+        quaternion: np.ndarray | None = None,
+        active: bool = True,
+        valid: bool = True,
+        ask: int = 0,
+        yaw: float = 0.0,
+        calls: int = 1,
+    ) -> np.ndarray:
+        attitude_ned = attitude(True) if quaternion is None else quaternion
+        native = floats([*position, 0, 0, 0, *attitude_ned, 0, 0, 0, 0, 0, 0, yaw])
+        motors = np.empty(12, np.float32)
+        for _ in range(calls):
+            self.published = self.library.stub_loop(native.ctypes, self.step_us, active, valid, ask, motors.ctypes)
+        return motors
+
+
+@pytest.fixture
+def px4(exported: Callable[[str], Path]) -> Px4:
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    return Px4(exported("px4"))
+
+
+def px4_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    height = error.pop("too_high", 0.0)
+    return Px4(exported("px4")).loop(position=(0.0, 0.0, -height), quaternion=attitude(True, **error), calls=13)[:4]
+
+
+def test_px4_publishes_motors_in_its_mode_alone(px4: Px4) -> None:
+    px4.loop(active=False, calls=5)
+    assert px4.library.stub_stock_controllers_off() == 1
+    assert px4.published == 0
+    motors = px4.loop(calls=5)
+    assert px4.published == 5
+    assert ((motors[:4] >= 0) & (motors[:4] <= 1)).all() and np.isnan(motors[4:]).all()
+    px4.loop(active=False, calls=5)
+    assert px4.published == 5
+    assert px4.library.stub_stop() == 23, "the mode is unregistered"
+
+
+def test_px4_may_arm_only_while_all_is_fresh(px4: Px4) -> None:
+    for valid, expected in ((True, 1), (False, 0), (True, 1)):
+        px4.loop(active=False, valid=valid, ask=9)
+        assert px4.library.stub_may_arm() == expected
+    px4.loop(active=False, position=(np.nan, 0.0, 0.0), ask=9)
+    assert px4.library.stub_may_arm() == 0
+
+
+def test_px4_holds_then_asks_once_for_the_hold_mode(px4: Px4) -> None:
+    px4.loop(calls=4)
+    px4.loop(valid=False, calls=20)
+    assert px4.published == 4 + 8, "two native steps are 8 samples"
+    assert px4.library.stub_mode_requests() == 1 + 1000 * 43
+    px4.loop(calls=4, ask=7)
+    assert px4.published == 12 and px4.library.stub_may_arm() == 0, "good inputs alone do not bring it back"
+    assert b"hands back, fault 3" in px4.library.stub_printed()
+    px4.loop(active=False, calls=2, ask=8)
+    assert px4.library.stub_may_arm() == 1
+    px4.loop(calls=2)
+    assert px4.published == 14
+
+
+def test_px4_refuses_a_gyroscope_slower_than_the_policy(exported: Callable[[str], Path], px4: Px4) -> None:
+    slow = Px4(exported("px4"), rate_hz=50)
+    assert not slow.started and b"allowed: 100 Hz or more" in slow.library.stub_printed()
+    assert px4.library.stub_command(b"status") == 0 and b"mode " in px4.library.stub_printed()
+
+
+def test_px4_turns_its_yaw_the_other_way_round(px4: Px4) -> None:
+    """Facing east with the target in the east is the same as facing north with the target in the north."""
+    north = px4.loop(position=(-0.2, 0.0, 0.0), calls=8)[:4]
+    px4.loop(active=False)
+    facing_east = attitude(True, nose_right=np.pi / 2)
+    east = px4.loop(position=(0.0, -0.2, 0.0), quaternion=facing_east, yaw=np.pi / 2, calls=8)
+    np.testing.assert_allclose(east[:4], north, atol=1e-5)
+
+
 # Every stack
 
 
-ANSWERS: dict[str, Callable[..., np.ndarray]] = {"crazyflie": crazyflie_answers}
+ANSWERS: dict[str, Callable[..., np.ndarray]] = {"crazyflie": crazyflie_answers, "px4": px4_answers}
 ERRORS = ("right_down", "nose_up", "nose_right", "too_high")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 
 from controllers.airframe import MOTORS
@@ -44,6 +45,10 @@ def adapter_files(name: str, spec: PolicySpec, target: Target) -> dict[str, str]
         "every_call": int(stack.every_call),
         "ratio": stack.ratio,
         "native_hz": f"{spec.rates.native_hz:g}",
+        "class": "".join(part.capitalize() for part in name.split("_")) + "Policy",
+        "module": f"policy_{name.lower()}",
+        "MODULE": f"POLICY_{name.upper()}",
+        "request_id": zlib.crc32(name.encode()),
     }
     values["align"] = fill("align.c", values, TEMPLATES) if target in ("betaflight", "stampfly") else ""
     files = {file.replace("@name@", name): fill(template, values, TEMPLATES) for file, template in stack.files.items()}
