@@ -79,8 +79,7 @@ class _Dtype:
         # A name that numpy reads as a structure or an object is not among these.
         if self.name[:1] not in KINDS or not self.name[1:].isdigit():
             raise PickleError(f"holds an array of {self.name!r}: only numbers and text are admitted")
-        order = self.order if self.order in "<>" else "="
-        return np.dtype(self.name).newbyteorder(order)
+        return np.dtype((self.order if self.order in ("<", ">") else "=") + self.name)
 
 
 class _Array:
@@ -179,7 +178,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[attr-defined]  # the Python on
             if len(target.data) != size:
                 raise EOFError(f"an array of shape {target.shape} ends early")
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BUILD[0]] = load_build  # type: ignore[assignment]  # the table holds functions of any reader
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
