@@ -61,14 +61,14 @@ def test_the_gradient_of_a_teacher_is_the_slope_of_its_cost() -> None:
     teachers = Teachers(sample("standard", 1, 8).replace(force_std=0.5), config)
     teachers.weights += (0.05 * rng.normal(size=teachers.weights.shape)).astype(np.float32)
     start = np.array([0, 1.0, 1.7, 1.0, 0, 0, 0, 0, 0, 0, 1, 0], np.float32)
-    teachers.train(np.array([[0.0, 1e9]]), start)  # the flights begin
+    teachers.train(np.array([[0.0, 1e9, 4.0]]), start)  # the flights begin
     begun = {name: getattr(teachers, name).copy() for name in FLIGHT}
 
     def fly(weights: np.ndarray) -> float:
         for name, value in begun.items():
             setattr(teachers, name, value.copy())
         teachers.weights[:], teachers.m[:], teachers.v[:] = weights, 0, 0
-        teachers.train(np.array([[0.0, 1e9]]), start)
+        teachers.train(np.array([[0.0, 1e9, 4.0]]), start)
         return cost_of_window(teachers, window)
 
     fly(begun["weights"])
@@ -264,4 +264,8 @@ def test_learning_rate_and_limit_follow_their_schedule() -> None:
     assert plan[-1, 0] < 0.03 * SMALL.rate
     assert plan[0, 1] == pytest.approx(SMALL.limit_start)
     assert plan[-1, 1] == pytest.approx(SMALL.limit_end)
+    assert (plan[0, 2], plan[-1, 2]) == (pytest.approx(SMALL.edge_start), pytest.approx(SMALL.edge_end))
     np.testing.assert_array_equal(plan[40:60], teachers.schedule(SMALL, 40, 20, 100))
+    further = teachers.schedule(SMALL, 0, 100, 100, further=True)
+    assert further[0, 0] == pytest.approx(SMALL.extra_rate * plan[0, 0])
+    assert np.all(further[:, 1:] == plan[-1, 1:])

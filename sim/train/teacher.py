@@ -84,7 +84,7 @@ _CLIP = _f(task.POSITION_CLIP)
 _SOFT_POSITION, _SOFT_YAW, _SOFT_ACTION = _f(1e-4), _f(1e-5), _f(0.05**2)
 _YAW_WEIGHT, _ACCELERATION_SCALE = _f(0.2), _f(0.2)
 _BOX_MARGIN, _SPEED_MARGIN, _RATE_MARGIN = _f(0.7), _f(1.5), _f(28.0)
-_BOX_PENALTY, _RATE_PENALTY, _FOUR, _EIGHT = _f(4.0), _f(0.01), _f(4.0), _f(8.0)
+_RATE_PENALTY, _FOUR, _EIGHT = _f(0.01), _f(4.0), _f(8.0)
 _BETA1, _BETA2, _EPSILON = _f(0.9), _f(0.99), _f(1e-8)
 
 
@@ -175,15 +175,15 @@ def see_adjoint(x, ref, q, go, gx, ga):
 
 
 @block
-def cost_adjoint(x, a, previous, ref, e, s, weight, gx, ga, gprevious):
-    """Add the gradient of one step's cost: RAPTOR's reward with rounded kinks, and a penalty before its limits are
-    reached."""
+def cost_adjoint(x, a, previous, ref, e, s, weight, edge, gx, ga, gprevious):
+    """Add the gradient of one step's cost: RAPTOR's reward with rounded kinks, and a penalty, `edge` times
+    the squared excess over a share of the limits, before these are reached."""
     for i in range(LANES):
         d0, d1, d2 = x[i] - ref[i], x[i + LANES] - ref[i + LANES], x[i + 2 * LANES] - ref[i + 2 * LANES]
         n = weight / np.sqrt(d0 * d0 + d1 * d1 + d2 * d2 + _SOFT_POSITION)
         inverse = ONE / e[BOX * LANES + i]
-        boxed = s[BOXED * LANES + i] * weight * _BOX_PENALTY
-        fast = weight * _BOX_PENALTY
+        fast = weight * edge
+        boxed = s[BOXED * LANES + i] * fast
         for c in range(3):
             p, d = x[i + c * LANES], x[i + c * LANES] - ref[i + c * LANES]
             over = max(abs(p) * inverse - _BOX_MARGIN, ZERO) * _EIGHT * inverse * boxed
@@ -236,9 +236,9 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
 
     weights, m, v: (teachers, WEIGHTS) and Adam's moments; step: updates so far; x: (teachers, HISTORY+1, STATE, LANES)
     flat per teacher, a: (teachers, ACTIONS, 4, LANES), s: (teachers, EPISODE, LANES), rng: (teachers, LANES) uint32; c,
-    e: parameters and environment (teachers, PARAMS | ENVIRONMENT, LANES); q: (teachers, SCALES); schedule: (updates, 2)
-    learning rate and adjoint limit; window: steps per update; life: length of an episode [s]; discount: of rewards and
-    of the adjoint; share_dead: (teachers,) out, moving share of lanes that broke a limit.
+    e: parameters and environment (teachers, PARAMS | ENVIRONMENT, LANES); q: (teachers, SCALES); schedule: (updates, 3)
+    learning rate, adjoint limit and `edge` of the cost; window: steps per update; life: length of an episode [s];
+    discount: of rewards and of the adjoint; share_dead: (teachers,) out, moving share of lanes that broke a limit.
     """
     xs = aligned((HISTORY + 1 + window) * STATE * LANES)
     acts = aligned((ACTIONS + window) * 4 * LANES)
@@ -265,7 +265,7 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
         xs[: (HISTORY + 1) * STATE * LANES] = x[b]
         acts[: ACTIONS * 4 * LANES] = a[b]
         for update in range(schedule.shape[0]):
-            rate, limit = schedule[update, 0], schedule[update, 1]
+            rate, limit, edge = schedule[update, 0], schedule[update, 1], schedule[update, 2]
             # Where a flight left the limits, or grew old, another one begins.
             now = xs[HISTORY * STATE * LANES : (HISTORY + 1) * STATE * LANES]
             dead = ZERO
@@ -348,7 +348,7 @@ def improve(which, weights, m, v, step, x, a, s, rng, c, e, q, start, schedule, 
                         gn[k * LANES + i] = gx[k * LANES + i] * keep
                 advance_adjoint(xt, ut, wt, cb, after, gn, gx, gu)
                 set_point_adjoint(gu, eb, gas[t * 4 * LANES : (ACTIONS + t + 1) * 4 * LANES])
-                cost_adjoint(xt, at, before, rt, eb, sb, weight, gx, gat, gabefore)
+                cost_adjoint(xt, at, before, rt, eb, sb, weight, edge, gx, gat, gabefore)
                 for i in range(4 * LANES):
                     dz[i] = gat[i] * (ONE - at[i] * at[i])
                 dense(w3t, dz, g2, MID, OUT_PADDED)

@@ -58,7 +58,7 @@ class TeacherConfig:
     """Quadrotors to sample; each gets its own teacher."""
     preset: Preset = "wide"
     """Distribution of the quadrotors."""
-    updates: int = 400
+    updates: int = 600
     """Updates of every teacher before the first judgement."""
     window: int = 150
     """Steps per update and flight; sixteen flights per teacher."""
@@ -71,10 +71,14 @@ class TeacherConfig:
     limit_start: float = 60.0
     """Limit of one flight's adjoint at the beginning: small while flights still die."""
     limit_end: float = 2000.0
-    """The same after 80 % of the updates."""
+    """The same after 80 % of the updates, and in further training."""
+    edge_start: float = 4.0
+    """Cost of coming close to RAPTOR's limits, at the beginning."""
+    edge_end: float = 20.0
+    """The same after 80 % of the updates, and in further training: those that lag mostly die."""
     tilt: float = math.pi / 2
     """Largest tilt of ordinary starts [rad]."""
-    extra: float = 0.5
+    extra: float = 1.0
     """Further updates for the teachers that lag, as a share of all updates so far (a count, not a time, so that a run
     repeats)."""
     rounds: int = 3
@@ -94,7 +98,7 @@ class TeacherConfig:
         for name in ("extra", "rounds", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 0 is needed")
-        for name in ("life", "rate", "limit_start", "limit_end", "extra_rate"):
+        for name in ("life", "rate", "limit_start", "limit_end", "edge_start", "edge_end", "extra_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: a finite number above 0 is needed")
         return self
@@ -178,12 +182,12 @@ class Teachers:
         which: np.ndarray | None = None,
         tick: Callable[[int], object] = lambda done: None,
     ) -> None:
-        """Run the updates of `schedule` (updates, 2: learning rate, adjoint limit) on all teachers or on those in
+        """Run the updates of `schedule` (updates, 3: learning rate, adjoint limit, edge) on all teachers or on those in
         `which`.
 
         `tick` is called with the number of teachers done. Raises ValueError where a weight or state is not finite."""
         i = np.arange(len(self.quads)) if which is None else which
-        limits = (schedule * np.array([1.0, 1.0 / (self.config.window * LANES)])).astype(np.float32)
+        limits = (schedule * np.array([1.0, 1.0 / (self.config.window * LANES), 1.0])).astype(np.float32)
         life, discount = np.float32(self.config.life), np.float32(self.config.discount)
         state = (self.weights, self.m, self.v, self.step, self.x, self.a, self.s, self.rng, self.c, self.e, self.q)
         rest = (start, limits, self.config.window, life, discount, self.dead)
@@ -251,16 +255,22 @@ def load_teachers(folder: Path) -> Teachers:
     return Teachers(quads, TeacherConfig(**content["config"]), weights)
 
 
-def schedule(config: TeacherConfig, first: int, count: int, total: int, rate: float | None = None) -> np.ndarray:
-    """Learning rate (cosine) and adjoint limit (tight, then relaxed until 80 %) of updates first .. first+count."""
+def schedule(config: TeacherConfig, first: int, count: int, total: int, further: bool = False) -> np.ndarray:
+    """Learning rate (cosine), adjoint limit and edge of updates first .. first+count.
+
+    In the first training the adjoint limit is tight and the edge soft until 30 % of the updates, and both reach their
+    ends at 80 %; in further training they are there from the beginning."""
     progress = np.arange(first, first + count) / total
-    rates = (config.rate if rate is None else rate) * (0.5 + 0.5 * np.cos(np.pi * progress) + 0.02)
-    x = np.clip((progress - 0.3) / 0.5, 0, 1)
-    return np.stack([rates, config.limit_start ** (1 - x) * config.limit_end**x], 1)
+    peak = config.rate * (config.extra_rate if further else 1.0)
+    rates = peak * (0.5 + 0.5 * np.cos(np.pi * progress) + 0.02)
+    x = np.ones(count) if further else np.clip((progress - 0.3) / 0.5, 0, 1)
+    limits = config.limit_start ** (1 - x) * config.limit_end**x
+    return np.stack([rates, limits, config.edge_start ** (1 - x) * config.edge_end**x], 1)
 
 
 KIND = "quad-teachers"
-QUICK = {"updates": 70, "window": 125, "rounds": 1, "extra": 0.15, "judged": 64}  # what a demonstration can afford
+# What a demonstration can afford.
+QUICK = {"updates": 70, "window": 125, "rounds": 1, "extra": 0.15, "judged": 64, "edge_end": 4.0}
 CALL = 10  # updates per call of the kernel: a teacher's memory stays in the cache meanwhile
 CURVE_TEACHERS, CURVE_EPISODES, CURVE_POINTS = 128, 16, 10  # the learning curve in metrics.jsonl
 NEIGHBOURS = 24  # comparable quadrotors
@@ -362,7 +372,6 @@ def _round(
     """The updates of one round that are still missing, with checkpoints, a progress bar and points of the learning
     curve."""
     start = start_distribution(config.tilt, **TRAINING_SHARES)
-    peak = config.rate * (config.extra_rate if progress["round"] else 1.0)
     title = f"round {progress['round']}: {len(which)} teachers" if progress["round"] else f"{len(which)} teachers"
     curve = which[:: max(1, len(which) // CURVE_TEACHERS)]
     total = config.updates
@@ -370,7 +379,7 @@ def _round(
         while progress["update"] < total:
             first = progress["update"]
             count = min(CALL, total - first)
-            plan = schedule(config, first, count, total, peak)
+            plan = schedule(config, first, count, total, progress["round"] > 0)
             tick = partial(_show, show, first * len(which), count)
             teachers.train(plan, start, which, tick)
             progress["update"] = first + count
@@ -481,7 +490,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
 def compile_training() -> None:
     """Compile the training kernel, without any work."""
     blank = Teachers(sample("standard", 1, 0), TeacherConfig(), np.zeros((1, WEIGHTS), np.float32))
-    blank.train(np.zeros((0, 2)), JUDGED_STARTS["1 rad"], np.zeros(0, np.int64))
+    blank.train(np.zeros((0, 3)), JUDGED_STARTS["1 rad"], np.zeros(0, np.int64))
 
 
 def compile_judgement() -> None:

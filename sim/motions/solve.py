@@ -1,0 +1,331 @@
+"""One least-squares problem over a whole motion: stay close to what is wanted, and obey floor, feet and limits.
+
+Unknown are, for each of T frames, the root's place (3) and turn (3), the J joints and the height by which the wanted
+motion as a whole is lifted (1): n = J + 7 numbers. Every term looks at one frame or at a few neighbours, so the normal
+matrix is banded, 2 n below the diagonal, and is factored in time proportional to T. Gauss-Newton steps repeat that
+until nothing moves; terms with one side (floor, limits) hold where they are touched.
+
+A term with the tolerance s adds (error / s)^2; the tolerances are in `Tolerances`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solveh_banded
+
+from controllers.g1 import SOLE_RADIUS
+from controllers.rotations import conjugate, multiply
+from sim.motions.kinematics import Kinematics, Sweep, key_bodies, soles
+from sim.motions.rotation_vectors import from_vector, to_vector
+
+Array = NDArray[np.floating]
+Flags = NDArray[np.bool_]
+
+WINDOW = 2000  # frames that are solved at once; longer motions in windows, each tied to the end of the last
+OVERLAP = 60  # frames that a window shares with the last
+ITERATIONS = 25
+SETTLED = 2e-5  # [m], [rad] largest step after which nothing moves any more
+LARGEST_STEP = 0.3  # [m], [rad] of one iteration: beyond it the tangent says little
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How much each term gives way to the others."""
+
+    body: float = 0.02
+    """Key body from its wanted place, after the lift [m]."""
+    turn: float = 0.10
+    """Root's rotation from the wanted one [rad]."""
+    joint: float = 0.15
+    """Joint from the wanted angle [rad]."""
+    lift: float = 1.0
+    """The lift itself [m]: next to nothing, it keeps the problem well posed."""
+    root_acceleration: float = 1.0
+    """Of the root's deviation from the wanted motion [m/s^2]."""
+    turn_acceleration: float = 5.0
+    """The same for its rotation [rad/s^2]."""
+    joint_acceleration: float = 10.0
+    """The same for the joints [rad/s^2]."""
+    lift_acceleration: float = 0.5
+    """Of the lift [m/s^2]."""
+    height: float = 2e-4
+    """Of a touching point over the floor [m]."""
+    slip: float = 1e-3
+    """Speed of a point that touches in two frames [m/s]."""
+    limit: float = 1e-4
+    """Beyond a joint's range [rad]."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The motion that is asked for: T frames of a robot with J joints."""
+
+    fps: float
+    position: Array
+    """(T, 3) of the root [m]."""
+    quaternion: Array
+    """(T, 4) of the root."""
+    joints: Array
+    """(T, J) [rad]."""
+    touching: Flags
+    """(T, 8) points of the soles that are on the floor (order of `kinematics.soles`)."""
+    held: Flags
+    """(T, 8) of these, points that must not slide to the next frame."""
+    lift: Array
+    """(T,) first guess of the lift [m]."""
+    clearance: Array
+    """(T, 8) height that a point keeps above the floor at least [m]."""
+    weight: Array
+    """(T,) of the wanted postures; 0 where there is none to keep to."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Positions of T frames."""
+
+    position: Array
+    quaternion: Array
+    joints: Array
+    lift: Array
+    """(T,) [m] by which the wanted motion was lifted."""
+    iterations: int
+    step: float
+    """Largest of the last one [m], [rad]."""
+
+
+def solve(kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances = Tolerances()) -> Solution:  # noqa: B008
+    """The motion that fits best."""
+    frames = len(wanted.position)
+    if frames <= WINDOW:
+        return _solve(kinematics, wanted, tolerances, None)
+    parts: list[Solution] = []
+    start = 0
+    while True:
+        stop = min(start + WINDOW, frames)
+        before = None
+        if parts:
+            last = parts[-1]
+            before = tuple(values[-OVERLAP : -OVERLAP // 2] for values in _arrays(last))
+        part = _solve(kinematics, _cut(wanted, start, stop), tolerances, before)
+        parts.append(part)
+        if stop == frames:
+            break
+        start = stop - OVERLAP
+    skip, keep = OVERLAP // 2, -(OVERLAP - OVERLAP // 2)
+    joined = [
+        np.concatenate(
+            [values[(skip if i else 0) : (keep if i < len(parts) - 1 else None)] for i, values in enumerate(arrays)]
+        )
+        for arrays in zip(*(_arrays(part) for part in parts), strict=True)
+    ]
+    return Solution(*joined, max(part.iterations for part in parts), max(part.step for part in parts))
+
+
+def _arrays(solution: Solution) -> tuple[Array, Array, Array, Array]:
+    return solution.position, solution.quaternion, solution.joints, solution.lift
+
+
+def _cut(wanted: Wanted, start: int, stop: int) -> Wanted:
+    fields = {name: value[start:stop] for name, value in vars(wanted).items() if name != "fps"}
+    return Wanted(fps=wanted.fps, **fields)
+
+
+class _Band:
+    """Normal matrix and right-hand side: blocks of n by n on the diagonal and below it."""
+
+    def __init__(self, frames: int, n: int):
+        self.frames, self.n = frames, n
+        self.lower = np.zeros((2 * n + 1, frames, n))  # LAPACK's lower band storage
+        self.right = np.zeros((frames, n))
+        self._rows, self._columns = np.tril_indices(n)
+        self._all_rows, self._all_columns = (index.ravel() for index in np.indices((n, n)))
+
+    def add_own(self, blocks: Array) -> None:
+        """(T, n, n) between the unknowns of a frame."""
+        self.lower[self._rows - self._columns, :, self._columns] += blocks[:, self._rows, self._columns].T
+
+    def add_next(self, blocks: Array) -> None:
+        """(T - 1, n, n) between the unknowns of the next frame (rows) and a frame's (columns)."""
+        place = self.n + self._all_rows - self._all_columns
+        self.lower[place, :-1, self._all_columns] += blocks[:, self._all_rows, self._all_columns].T
+
+    def add_bending(self, deviation: Array, weight: Array) -> None:
+        """Second differences of the deviations (T, n) in every unknown, with weights (n,)."""
+        if self.frames < 3:
+            return
+        bend = deviation[2:] - 2 * deviation[1:-1] + deviation[:-2]
+        inner = self.frames - 2
+        for i, a in enumerate((1.0, -2.0, 1.0)):
+            self.right[i : i + inner] -= a * weight * bend
+            for k, b in enumerate((1.0, -2.0, 1.0)[i:]):
+                self.lower[k * self.n, i : i + inner] += a * b * weight
+
+    def solve(self) -> Array:
+        size = self.frames * self.n
+        band = self.lower.reshape(2 * self.n + 1, size)
+        return solveh_banded(band, self.right.reshape(size), lower=True, check_finite=False).reshape(self.right.shape)
+
+
+def _solve(
+    kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances, before: tuple[Array, ...] | None
+) -> Solution:
+    """One window; `before` holds the positions that its first frames must have."""
+    lower, upper = kinematics.robot.lower, kinematics.robot.upper
+    frames, count = wanted.joints.shape
+    n = count + 7
+    bodies, feet = key_bodies(kinematics.robot), soles()
+    goal = kinematics.points(kinematics.sweep(wanted.position, wanted.quaternion, wanted.joints), bodies)
+    lift = wanted.lift.copy()
+    position, quaternion = wanted.position.copy(), wanted.quaternion.copy()
+    position[:, 2] += lift
+    joints = np.clip(wanted.joints, lower, upper)
+    acceleration = np.concatenate(
+        [
+            np.full(3, tolerances.root_acceleration),
+            np.full(3, tolerances.turn_acceleration),
+            np.full(count, tolerances.joint_acceleration),
+            [tolerances.lift_acceleration],
+        ]
+    )
+    bending = (wanted.fps**2 / acceleration) ** 2
+    done, step = 0, np.inf
+    while done < ITERATIONS and step > SETTLED:
+        done += 1
+        sweep = kinematics.sweep(position, quaternion, joints, derivatives=True)
+        band = _Band(frames, n)
+        deviation = np.concatenate(
+            [
+                # The lift is part of what is wanted: only what comes on top of it is a deviation.
+                position - wanted.position - lift[:, None] * [0, 0, 1],
+                to_vector(multiply(conjugate(wanted.quaternion), quaternion)),
+                joints - wanted.joints,
+                lift[:, None],
+            ],
+            axis=1,
+        )  # (T, n)
+        _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
+        _stand(band, kinematics, sweep, feet, wanted, tolerances)
+        _limit(band, joints, lower, upper, tolerances)
+        _bend(band, deviation, bending)
+        if before is not None:
+            _hold(band, before, position, quaternion, joints, lift)
+        change = band.solve()
+        step = float(np.abs(change).max())
+        change *= min(1.0, LARGEST_STEP / max(step, 1e-12))
+        position += change[:, :3]
+        quaternion = multiply(quaternion, from_vector(change[:, 3:6]))
+        quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+        joints = joints + change[:, 6:-1]
+        lift = lift + change[:, -1]
+    return Solution(position, quaternion, np.clip(joints, lower, upper), lift, done, step)
+
+
+def _keep(
+    band: _Band,
+    kinematics: Kinematics,
+    sweep: Sweep,
+    bodies: tuple,
+    goal: Array,
+    lift: Array,
+    deviation: Array,
+    weight: Array,
+    tolerances: Tolerances,
+) -> None:
+    """Key bodies, root rotation and joints near what is wanted."""
+    points = kinematics.points(sweep, bodies)  # (T, P, 3)
+    frames, count = points.shape[:2]
+    error = points - goal
+    error[..., 2] -= lift[:, None]
+    rows = np.zeros((frames, count, 3, band.n))
+    rows[..., :-1] = kinematics.point_jacobians(sweep, bodies, points)
+    rows[:, :, 2, -1] = -1
+    rows = rows.reshape(frames, 3 * count, band.n)
+    scale = weight / (tolerances.body**2 * count)  # (T,): the mean over the bodies
+    band.add_own(np.matmul(rows.transpose(0, 2, 1), rows) * scale[:, None, None])
+    band.right -= np.einsum("trn,tr->tn", rows, error.reshape(frames, -1)) * scale[:, None]
+    own = np.concatenate(
+        [
+            np.zeros(3),
+            np.full(3, tolerances.turn**-2.0),
+            np.full(band.n - 7, tolerances.joint**-2.0 / (band.n - 7)),
+            [tolerances.lift**-2.0],
+        ]
+    )
+    _diagonal(
+        band, own * np.concatenate([np.repeat(weight[:, None], band.n - 1, 1), np.ones((frames, 1))], 1), deviation
+    )
+
+
+def _diagonal(band: _Band, weight: Array, error: Array) -> None:
+    """Weights (T, n) on the unknowns themselves."""
+    band.lower[0] += weight
+    band.right -= weight * error
+
+
+def _stand(
+    band: _Band, kinematics: Kinematics, sweep: Sweep, feet: tuple, wanted: Wanted, tolerances: Tolerances
+) -> None:
+    """Touching points on the floor and still, the others above it."""
+    points = kinematics.points(sweep, feet)
+    jacobians = np.zeros((*points.shape, band.n))  # (T, 8, 3, n)
+    jacobians[..., :-1] = kinematics.point_jacobians(sweep, feet, points)
+    height = points[..., 2] - SOLE_RADIUS
+    below = ~wanted.touching & (height < wanted.clearance)
+    error = np.where(wanted.touching, height, np.where(below, height - wanted.clearance, 0))
+    weight = (wanted.touching | below) / tolerances.height**2  # (T, 8)
+    vertical = jacobians[:, :, 2]
+    band.add_own(np.matmul(vertical.transpose(0, 2, 1), vertical * weight[..., None]))
+    band.right -= np.einsum("tpn,tp->tn", vertical, weight * error)
+    # (T - 1, 8): a point held in a frame goes nowhere until the next.
+    still = (wanted.held[:-1] & wanted.held[1:]) * (wanted.fps / tolerances.slip) ** 2
+    rows = jacobians[:, :, :2].reshape(len(points), 16, band.n)
+    weights = np.repeat(still, 2, axis=1)[..., None]
+    move = (points[1:, :, :2] - points[:-1, :, :2]).reshape(-1, 16)
+    before, after = rows[:-1], rows[1:]
+    own = np.zeros((len(points), band.n, band.n))
+    own[:-1] += np.matmul(before.transpose(0, 2, 1), weights * before)
+    own[1:] += np.matmul(after.transpose(0, 2, 1), weights * after)
+    band.add_own(own)
+    band.add_next(-np.matmul(after.transpose(0, 2, 1), weights * before))
+    band.right[:-1] += np.einsum("trn,tr->tn", before, weights[..., 0] * move)
+    band.right[1:] -= np.einsum("trn,tr->tn", after, weights[..., 0] * move)
+
+
+def _limit(band: _Band, joints: Array, lower: Array, upper: Array, tolerances: Tolerances) -> None:
+    """Joints inside their ranges."""
+    beyond = np.maximum(joints - upper, 0) + np.minimum(joints - lower, 0)
+    margin = 1e-6  # a joint that the last step put on its limit is still held there
+    active = (joints > upper - margin) | (joints < lower + margin)
+    weight = np.zeros((band.frames, band.n))
+    weight[:, 6:-1] = active / tolerances.limit**2
+    error = np.zeros_like(weight)
+    error[:, 6:-1] = beyond
+    _diagonal(band, weight, error)
+
+
+def _bend(band: _Band, deviation: Array, weight: Array) -> None:
+    """Deviations change smoothly. The root's height deviates from the lifted wanted height, so it and the lift are
+    coupled; the lift's own bending keeps the sum smooth."""
+    band.add_bending(deviation, weight)
+
+
+def _hold(
+    band: _Band, before: tuple[Array, ...], position: Array, quaternion: Array, joints: Array, lift: Array
+) -> None:
+    """The first frames where the last window left them."""
+    count = len(before[0])
+    weight, error = np.zeros((band.frames, band.n)), np.zeros((band.frames, band.n))
+    weight[:count] = 1e-5**-2
+    error[:count] = np.concatenate(
+        [
+            position[:count] - before[0],
+            to_vector(multiply(conjugate(before[1]), quaternion[:count])),
+            joints[:count] - before[2],
+            (lift[:count] - before[3])[:, None],
+        ],
+        axis=1,
+    )
+    _diagonal(band, weight, error)
