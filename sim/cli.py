@@ -168,7 +168,7 @@ def _trainings() -> dict[str, Any]:
         Args:
             config: The training.
             out: Run folder to make.
-            quick: A short training (an eighth of the updates) in place of the settings of updates, window, extra, rounds,
+            quick: A short training, an eighth of the updates: replaces the settings of updates, window, extra, rounds,
                 judged and edge_end.
             threads: Threads to use; all cores that this process may use when absent.
         """
