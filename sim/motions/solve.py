@@ -96,7 +96,7 @@ class Solution:
     """Largest of the last one [m], [rad]."""
 
 
-def solve(kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances = Tolerances()) -> Solution:  # noqa: B008
+def solve(kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances = Tolerances()) -> Solution:
     """The motion that fits best."""
     frames = len(wanted.position)
     if frames <= WINDOW:
@@ -181,7 +181,7 @@ def _solve(
     lift = wanted.lift.copy()
     position, quaternion = wanted.position.copy(), wanted.quaternion.copy()
     position[:, 2] += lift
-    joints = np.clip(wanted.joints, lower, upper)
+    joints = wanted.joints.copy()
     acceleration = np.concatenate(
         [
             np.full(3, tolerances.root_acceleration),
@@ -198,8 +198,7 @@ def _solve(
         band = _Band(frames, n)
         deviation = np.concatenate(
             [
-                # The lift is part of what is wanted: only what comes on top of it is a deviation.
-                position - wanted.position - lift[:, None] * [0, 0, 1],
+                position - wanted.position,
                 to_vector(multiply(conjugate(wanted.quaternion), quaternion)),
                 joints - wanted.joints,
                 lift[:, None],
@@ -209,7 +208,7 @@ def _solve(
         _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
         _stand(band, kinematics, sweep, feet, wanted, tolerances)
         _limit(band, joints, lower, upper, tolerances)
-        _bend(band, deviation, bending)
+        band.add_bending(deviation, bending)
         if before is not None:
             _hold(band, before, position, quaternion, joints, lift)
         change = band.solve()
@@ -297,19 +296,11 @@ def _stand(
 def _limit(band: _Band, joints: Array, lower: Array, upper: Array, tolerances: Tolerances) -> None:
     """Joints inside their ranges."""
     beyond = np.maximum(joints - upper, 0) + np.minimum(joints - lower, 0)
-    margin = 1e-6  # a joint that the last step put on its limit is still held there
-    active = (joints > upper - margin) | (joints < lower + margin)
     weight = np.zeros((band.frames, band.n))
-    weight[:, 6:-1] = active / tolerances.limit**2
+    weight[:, 6:-1] = (beyond != 0) / tolerances.limit**2
     error = np.zeros_like(weight)
     error[:, 6:-1] = beyond
     _diagonal(band, weight, error)
-
-
-def _bend(band: _Band, deviation: Array, weight: Array) -> None:
-    """Deviations change smoothly. The root's height deviates from the lifted wanted height, so it and the lift are
-    coupled; the lift's own bending keeps the sum smooth."""
-    band.add_bending(deviation, weight)
 
 
 def _hold(

@@ -1,0 +1,172 @@
+"""Figures of a clip: how far it floats, sinks and slides, how near its joints are to their limits, and whether the
+robot has the torque and the support for it.
+
+Float, penetration and slip are judged on the robot's eight sole spheres over a flat floor at height zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pinocchio as pin
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from controllers.g1 import SOLE_RADIUS
+from controllers.rotations import conjugate, rotate
+from sim.motions.clip import Clip
+from sim.motions.kinematics import GRAVITY, Kinematics, key_bodies, soles, sweep_clip
+from sim.motions.stance import find_stance, touching
+
+Array = NDArray[np.floating]
+
+FRICTION = 0.8  # of the floor, for the forces that a motion may use
+BEARING = 0.01  # [m] height of a sole point that may still carry force
+BALANCED = 0.02  # of the weight, and of the weight times 1 m: force and moment that may be missing
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a report says about one clip. Means, medians and shares are over frames."""
+
+    duration: float
+    """[s]"""
+    float_median: float
+    """Height of the lowest sole point in stance [m]: positive floats, negative sinks."""
+    float_largest: float
+    """[m]"""
+    penetration: float
+    """Deepest sole point at any time [m]."""
+    slip_mean: float
+    """Horizontal speed of touching points of standing feet [m/s]."""
+    slip_largest: float
+    """[m/s]"""
+    airborne: float
+    """Time without a foot on the floor [s]."""
+    limit_margin: float
+    """Smallest distance of a joint from its limits [rad]; negative is beyond."""
+    limit_joint: str
+    """The joint that has it."""
+    speed_largest: float
+    """Of the joints [rad/s]."""
+    speed_ratio: float
+    """Largest share of a joint's speed limit that is used."""
+    torque_ratio: float
+    """Largest share of a joint's torque limit, with the best floor forces, at 99 % of the frames."""
+    torque_feasible: float
+    """Share of frames in which no joint needs more than its torque limit."""
+    zmp_feasible: float
+    """Share of frames in which the feet in stance can give the force and moment that the motion needs."""
+
+
+def measure(clip: Clip) -> Figures:
+    """The figures of a clip of the G1. Stance is the clip's own, or detected where it has none."""
+    kinematics, sweep = sweep_clip(clip)
+    robot = kinematics.robot
+    points = kinematics.points(sweep, soles())
+    height = points[..., 2] - SOLE_RADIUS
+    if clip.contacts.any():
+        feet, touch = clip.contacts, touching(kinematics, sweep.rotations, height, clip.contacts)
+    else:
+        stance = find_stance(kinematics, clip.root_position, clip.root_quaternion, clip.joint_position, clip.fps)
+        feet, touch = stance.feet, stance.points
+    lowest = np.where(np.repeat(feet, 4, axis=1), height, np.inf).min(axis=1)
+    standing = lowest[np.isfinite(lowest)]
+    held = touch[1:] & touch[:-1]
+    slip = np.linalg.norm(np.diff(points[..., :2], axis=0), axis=2)[held] * clip.fps
+    margins = np.minimum(robot.upper - clip.joint_position, clip.joint_position - robot.lower)
+    nearest = int(margins.min(axis=0).argmin())
+    torques, balanced = forces(kinematics, clip, points, height, feet)
+    ratio = (np.abs(torques) / robot.torque_limit).max(axis=1)
+    return Figures(
+        duration=clip.duration,
+        float_median=float(np.median(standing)) if len(standing) else 0.0,
+        float_largest=float(standing.max(initial=0)),
+        penetration=float(max(0, -height.min())),
+        slip_mean=float(slip.mean()) if len(slip) else 0.0,
+        slip_largest=float(slip.max(initial=0)),
+        airborne=float((~feet.any(axis=1)).sum() / clip.fps),
+        limit_margin=float(margins.min()),
+        limit_joint=clip.joint_names[nearest],
+        speed_largest=float(np.abs(clip.joint_velocity).max()),
+        speed_ratio=float((np.abs(clip.joint_velocity) / robot.speed_limit).max()),
+        torque_ratio=float(np.quantile(ratio, 0.99)),
+        torque_feasible=float((ratio <= 1).mean()),
+        zmp_feasible=float(balanced.mean()),
+    )
+
+
+def as_json(figures: Figures) -> dict:
+    """Plain numbers, rounded to what they mean."""
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in asdict(figures).items()}
+
+
+def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, feet: Array) -> tuple[Array, Array]:
+    """Joint torques (T, J) [Nm], and whether the floor can give what else is needed (T,).
+
+    Inverse dynamics says which force and moment the whole body needs. Sole points of standing feet push with forces
+    inside friction pyramids, chosen to come as near to that as they can: what they cannot give is what makes a motion
+    infeasible, and is the zero-moment point leaving the support polygon where friction suffices. Joint torques are
+    those that hold these forces."""
+    model, data = kinematics.model, kinematics.data
+    q, v, a = _course(kinematics, clip)
+    sweep = kinematics.sweep(clip.root_position, clip.root_quaternion, clip.joint_position, derivatives=True)
+    jacobians = kinematics.point_jacobians(sweep, soles(), points)  # (T, 8, 3, 6 + J)
+    weight = GRAVITY * kinematics.robot.mass
+    edges = np.array([[FRICTION, 0, 1], [-FRICTION, 0, 1], [0, FRICTION, 1], [0, -FRICTION, 1]]).T / np.sqrt(2)
+    torques = np.empty((clip.frames, len(clip.joint_names)))
+    balanced = np.empty(clip.frames, dtype=bool)
+    bearing = np.repeat(feet, 4, axis=1) & (height < np.maximum(BEARING, height.min(axis=1, keepdims=True) + BEARING))
+    regular = 1e-3 * np.eye(8 * 4)
+    for t in range(clip.frames):
+        needed = pin.rnea(model, data, q[t], v[t], a[t])
+        wrench = data.oMi[1].act(pin.Force(needed[:6]))  # at the world's origin
+        centre = sweep.origins[t, 0]
+        moment = wrench.angular - np.cross(centre, wrench.linear)  # about the root, so that sizes compare
+        target = np.concatenate([wrench.linear, moment]) / weight
+        active = np.flatnonzero(bearing[t])
+        pushes = np.zeros((8, 3))
+        if len(active):
+            columns = np.concatenate(
+                [np.concatenate([edges, np.cross((points[t, p] - centre)[:, None], edges, axis=0)]) for p in active],
+                axis=1,
+            )
+            size = columns.shape[1]
+            share, _ = nnls(np.vstack([columns, regular[:size, :size]]), np.concatenate([target, np.zeros(size)]))
+            pushes[active] = weight * np.einsum("ie,pe->pi", edges, share.reshape(-1, 4))
+            missing = np.abs(columns @ share - target).max()
+        else:
+            missing = np.abs(target).max()
+        balanced[t] = missing < BALANCED
+        torques[t] = needed[6:] - np.einsum("pin,pi->n", jacobians[t][..., 6:], pushes)
+    return torques, balanced
+
+
+def _course(kinematics: Kinematics, clip: Clip) -> tuple[Array, Array, Array]:
+    """pinocchio's position, velocity and acceleration; the root's velocity is in its own frame."""
+    q = kinematics.configuration(clip.root_position, clip.root_quaternion, clip.joint_position)
+    back = conjugate(clip.root_quaternion)
+    linear, angular = clip.root_linear_velocity, clip.root_angular_velocity
+    v = np.concatenate([rotate(back, linear), rotate(back, angular), clip.joint_velocity], axis=1)
+    dt = 1 / clip.fps
+    # Acceleration of the root's origin in the world, written in the body, less what the turning frame adds itself.
+    push = rotate(back, np.gradient(linear, dt, axis=0)) - np.cross(v[:, 3:6], v[:, :3])
+    spin = rotate(back, np.gradient(angular, dt, axis=0))
+    a = np.concatenate([push, spin, np.gradient(clip.joint_velocity, dt, axis=0)], axis=1)
+    return q, v, a
+
+
+def change_of_key_bodies(before: Clip, after: Clip) -> tuple[float, float]:
+    """How far key bodies moved [m], mean over bodies and frames, once without the vertical shift of each frame (the
+    mean of its bodies), once without one vertical shift for the whole clip. Both clips have the same frames."""
+    moved = _key_points(after) - _key_points(before)
+    each, all_ = moved.copy(), moved.copy()
+    each[..., 2] -= moved[..., 2].mean(axis=1, keepdims=True)
+    all_[..., 2] -= moved[..., 2].mean()
+    return float(np.linalg.norm(each, axis=2).mean()), float(np.linalg.norm(all_, axis=2).mean())
+
+
+def _key_points(clip: Clip) -> Array:
+    kinematics, sweep = sweep_clip(clip)
+    return kinematics.points(sweep, key_bodies(kinematics.robot))

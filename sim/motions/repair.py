@@ -1,0 +1,123 @@
+"""`sim motions repair`: references that a robot can stand on.
+
+Teleports and spikes go first (tidy). Then it is found when which foot stands (stance), and one least-squares problem
+over the whole motion (solve) puts standing feet on the floor and keeps them there, all soles out of the floor, all
+joints inside their ranges, and everything else as near to the reference as that allows, but for a smooth lift.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sim.motions.clip import Clip, ClipError, make_clip
+from sim.motions.kinematics import kinematics_of
+from sim.motions.measure import as_json, change_of_key_bodies, measure
+from sim.motions.solve import Tolerances, Wanted, solve
+from sim.motions.stance import find_stance
+from sim.motions.tidy import tidy
+
+REPAIRED = "repair"  # the part of a clip's report that says so
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a repaired clip must keep; `broken` lists what it does not."""
+
+    float_median: float = 0.005
+    """Of the lowest sole point in stance from the floor [m]."""
+    penetration: float = 0.005
+    """[m]"""
+    slip: float = 0.02
+    """[m/s]"""
+    body_change: float = 0.025
+    """Mean change of the key bodies beyond the vertical shift [m]."""
+
+
+def repair(clip: Clip, tolerances: Tolerances = Tolerances()) -> Clip:  # noqa: B008 (frozen)
+    """The motion with both feet on the floor. Its report holds the figures before and after.
+
+    Raises ClipError where the clip is too short or no G1's."""
+    kinematics = kinematics_of(clip.joint_names)
+    tidied = tidy(clip.root_position, clip.root_quaternion, clip.joint_position, clip.fps)
+    frames = len(tidied.position)
+    if frames < 5:
+        raise ClipError(f"the motion has {frames} frames after tidying: a repair needs 5 or more")
+    own = clip.contacts[tidied.first : tidied.first + frames] if clip.contacts.any() else None
+    stance = find_stance(kinematics, tidied.position, tidied.quaternion, tidied.joints, clip.fps, own)
+    solution = solve(
+        kinematics,
+        Wanted(
+            fps=clip.fps,
+            position=tidied.position,
+            quaternion=tidied.quaternion,
+            joints=tidied.joints,
+            touching=stance.points,
+            held=stance.points,
+            lift=-stance.floor,
+            clearance=np.zeros(stance.points.shape),
+            weight=np.ones(frames),
+        ),
+        tolerances,
+    )
+    reference = make_clip(clip.fps, clip.joint_names, tidied.position, tidied.quaternion, tidied.joints, stance.feet)
+    result = make_clip(
+        clip.fps,
+        clip.joint_names,
+        solution.position,
+        solution.quaternion,
+        solution.joints,
+        stance.feet,
+        clip.source,
+        clip.licence,
+    )
+    each, whole = change_of_key_bodies(reference, result)
+    facts: dict[str, Any] = {
+        "teleports": tidied.teleports,
+        "spikes": tidied.spikes,
+        "frames_dropped": clip.frames - frames,
+        "lift_mean": round(float(solution.lift.mean()), 5),
+        "lift_range": [round(float(solution.lift.min()), 5), round(float(solution.lift.max()), 5)],
+        "body_change": round(each, 5),
+        "body_change_with_lift_constant": round(whole, 5),
+        "flights": int(np.count_nonzero(np.diff(stance.flying.astype(int)) == 1)),
+        "flying_stays_off_floor": bool(_off_floor(result, stance.flying)),
+        "iterations": solution.iterations,
+        "before": as_json(measure(clip)),
+        "after": as_json(measure(result)),
+    }
+    report = {**clip.report, "contacts": "detected by repair", REPAIRED: facts}
+    return replace(result, report=report)
+
+
+def broken(report: dict[str, Any], bounds: Bounds = Bounds()) -> list[str]:
+    """Sentences for what a repaired clip's report does not keep."""
+    facts = report[REPAIRED]
+    after = facts["after"]
+    found = []
+    if abs(after["float_median"]) > bounds.float_median:
+        found.append(f"floats by {1000 * after['float_median']:.1f} mm in the median of stance")
+    if after["penetration"] > bounds.penetration:
+        found.append(f"penetrates the floor by {1000 * after['penetration']:.1f} mm")
+    if after["slip_largest"] > bounds.slip:
+        found.append(f"slips at up to {100 * after['slip_largest']:.1f} cm/s in stance")
+    if after["limit_margin"] < 0:
+        found.append(f"{after['limit_joint']} is {-after['limit_margin']:.1e} rad beyond its limit")
+    if facts["body_change"] > bounds.body_change:
+        found.append(f"moved key bodies by {1000 * facts['body_change']:.1f} mm beyond the vertical shift")
+    if not facts["flying_stays_off_floor"]:
+        found.append("touches the floor in a flight")
+    return found
+
+
+def _off_floor(clip: Clip, flying: np.ndarray) -> bool:
+    """Whether the soles are over the floor in the middle of every flight."""
+    from controllers.g1 import SOLE_RADIUS
+    from sim.motions.kinematics import soles, sweep_clip
+    from sim.motions.stance import runs
+
+    kinematics, sweep = sweep_clip(clip)
+    lowest = kinematics.points(sweep, soles())[..., 2].min(axis=1) - SOLE_RADIUS
+    return all(lowest[first:last].max() > 0.01 for first, last in runs(flying))
