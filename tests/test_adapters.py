@@ -51,6 +51,12 @@ WIRING = {
         ("front right", "back right", "back left", "front left"), ("back right", "front left"), frd=False
     ),
     "px4": Wiring(("front right", "back left", "front left", "back right"), ("front left", "back right"), frd=True),
+    "betaflight": Wiring(
+        ("back right", "front right", "back left", "front left"), ("back right", "front left"), frd=False
+    ),
+    "stampfly": Wiring(
+        ("front left", "front right", "back left", "back right"), ("front left", "back right"), frd=True
+    ),
 }
 
 
@@ -163,7 +169,7 @@ def crazyflie_answers(exported: Callable[[str], Path], **error: float) -> np.nda
     height = error.pop("too_high", 0.0)
     robot = Crazyflie(exported("crazyflie"))
     robot.library.stub_enable(1)
-    return robot.loop(position=(0.0, 0.0, height), quaternion=attitude(False, **error), calls=30)
+    return robot.loop(position=(0.0, 0.0, height), quaternion=attitude(False, **error), calls=8)
 
 
 def test_the_crazyflie_flies_its_own_controller_until_it_is_told_to(crazyflie: Crazyflie) -> None:
@@ -260,7 +266,7 @@ def px4_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")
     height = error.pop("too_high", 0.0)
-    return Px4(exported("px4")).loop(position=(0.0, 0.0, -height), quaternion=attitude(True, **error), calls=13)[:4]
+    return Px4(exported("px4")).loop(position=(0.0, 0.0, -height), quaternion=attitude(True, **error), calls=4)[:4]
 
 
 def test_px4_publishes_motors_in_its_mode_alone(px4: Px4) -> None:
@@ -312,17 +318,188 @@ def test_px4_turns_its_yaw_the_other_way_round(px4: Px4) -> None:
     np.testing.assert_allclose(east[:4], north, atol=1e-5)
 
 
+# Betaflight
+
+
+class Betaflight:
+    """The compiled adapter; each call of `loop` is one turn of an 8 kHz PID loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self.library = private(folder, "betaflight", "quad_betaflight.c")
+        self.set(armed=False)
+        self.loop()
+
+    def set(self, armed: bool = True, switches: int = 1, reversed: bool = False, low: float = 1000.0) -> None:
+        """Bits of the switches: 1 USER1, 2 failsafe."""
+        ends = ctypes.c_float(low), ctypes.c_float(low + 1000.0)
+        self.library.stub_set(int(armed), switches, int(reversed), *ends)
+
+    def loop(
+        self,
+        position: tuple[float, ...] = (0.0, 0.0, 0.0),
+        quaternion: np.ndarray | None = None,
+        yaw: float = 0.0,
+        age_us: int = -1,
+        calls: int = 1,
+    ) -> np.ndarray:
+        q = attitude(False) if quaternion is None else quaternion
+        native, motors = floats([*position, 0, 0, 0, yaw, *q, 0, 0, 0]), np.empty(4, np.float32)
+        for _ in range(calls):
+            self.library.stub_loop(native.ctypes, age_us, motors.ctypes)
+        return motors
+
+    def flies(self, motors: np.ndarray) -> bool:
+        return not (motors == 1234).any()
+
+
+@pytest.fixture
+def betaflight(exported: Callable[[str], Path]) -> Betaflight:
+    return Betaflight(exported("betaflight"))
+
+
+def betaflight_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
+    robot, height = Betaflight(exported("betaflight")), error.pop("too_high", 0.0)
+    robot.set()
+    yaw = -error.get("nose_right", 0.0)
+    return robot.loop((0.0, 0.0, height), attitude(False, **error), yaw, calls=60)
+
+
+def test_betaflight_flies_its_mixer_unless_armed_and_switched_on(betaflight: Betaflight) -> None:
+    for armed, switches, reversed, expected in (
+        (False, 1, False, False),
+        (True, 0, False, False),
+        (True, 3, False, False),
+        (True, 1, True, False),
+        (True, 1, False, True),
+    ):
+        betaflight.set(armed, switches, reversed)
+        assert betaflight.flies(betaflight.loop(calls=100)) == expected
+
+
+def test_betaflight_motors_span_the_mixers_range(betaflight: Betaflight) -> None:
+    betaflight.set(low=48.0)
+    far = betaflight.loop(position=(0.0, 0.0, -0.5), calls=400)
+    assert (far >= 48).all() and (far <= 1048).all() and far.max() > 900, "full thrust upwards"
+
+
+def test_betaflight_holds_hands_back_and_waits_for_the_switch(betaflight: Betaflight) -> None:
+    betaflight.set()
+    assert betaflight.flies(betaflight.loop(calls=800))
+    held = [betaflight.flies(betaflight.loop(age_us=200_000)) for _ in range(1100)]
+    assert held.index(False) in range(870, 970) and not any(held[970:]), "100 ms and two native steps are 960 turns"
+    assert betaflight.library.stub_fault() == 3
+    assert not betaflight.flies(betaflight.loop(calls=400)), "good poses alone do not bring it back"
+    betaflight.set(switches=0)
+    betaflight.loop()
+    betaflight.set()
+    assert betaflight.flies(betaflight.loop(calls=100))
+
+
+def test_betaflight_steps_at_2_khz_and_natively_at_100_hz(betaflight: Betaflight) -> None:
+    betaflight.set()
+    steps = []
+    for _ in range(1600):
+        betaflight.loop()
+        steps.append(betaflight.library.stub_step())
+    begin = steps.index(2)
+    cut = steps[begin : begin + 1280]
+    assert (cut.count(2), cut.count(1), cut.count(0)) == (16, 304, 960)
+
+
+@pytest.mark.parametrize("north", [0.0, 1.0, 2.0, 3.0, -3.0, -1.5, np.pi])
+def test_betaflight_turns_its_north_to_that_of_the_pose(
+    exported: Callable[[str], Path], betaflight: Betaflight, north: float
+) -> None:
+    """The robot looks where the target looks, whatever its own estimate calls that direction."""
+    betaflight.set()
+    straight = betaflight.loop(position=(0.3, 0.0, 0.0), calls=400)
+    other = Betaflight(exported("betaflight"))
+    other.set()
+    turned = other.loop(position=(0.3, 0.0, 0.0), quaternion=attitude(False, nose_right=north), calls=400)
+    np.testing.assert_allclose(turned, straight, atol=3.0)  # of a range of 1000
+
+
+# M5StampFly
+
+
+class StampFly:
+    """The compiled component; each call of `loop` is one turn of a 400 Hz task."""
+
+    def __init__(self, folder: Path) -> None:
+        self.library = private(folder, "stampfly", "quad_stampfly.c")
+        assert self.library.stub_start() == 1
+
+    def native(
+        self, position: tuple[float, ...], right_down: float = 0.0, nose_up: float = 0.0, nose_right: float = 0.0
+    ) -> np.ndarray:
+        return floats([0, 0, 0, right_down, nose_up, nose_right, *position, 0, 0, 0, -nose_right])
+
+    def loop(self, native: np.ndarray, with_pose: bool = True, calls: int = 1) -> tuple[np.ndarray, int]:
+        duties, result = np.empty(4, np.uint32), 0
+        for _ in range(calls):
+            result = self.library.stub_loop(native.ctypes, int(with_pose), duties.ctypes)
+        return duties, result
+
+
+@pytest.fixture
+def stampfly(exported: Callable[[str], Path]) -> StampFly:
+    return StampFly(exported("stampfly"))
+
+
+def stampfly_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
+    robot, height = StampFly(exported("stampfly")), error.pop("too_high", 0.0)
+    native = robot.native((0.0, 0.0, height), **error)
+    robot.loop(native)
+    robot.library.stub_begin()
+    return robot.loop(native, calls=4)[0].astype(float)
+
+
+def test_the_stampfly_is_not_ready_without_a_pose(stampfly: StampFly) -> None:
+    native = stampfly.native((0.0, 0.0, 0.0))
+    assert stampfly.library.stub_check(native.ctypes) == 3
+    stampfly.loop(native)  # an attitude comes first, then a pose to turn it to
+    stampfly.loop(native, calls=8)
+    assert stampfly.library.stub_check(native.ctypes) == 0
+    native[3] = np.nan
+    assert stampfly.library.stub_check(native.ctypes) == 7
+
+
+def test_the_stampfly_holds_and_then_leaves_the_motors_to_the_caller(stampfly: StampFly) -> None:
+    native = stampfly.native((0.0, 0.0, 0.0))
+    stampfly.loop(native, calls=9)
+    stampfly.library.stub_begin()
+    assert stampfly.loop(native, calls=20)[1] == 0
+    results = [stampfly.loop(native, with_pose=False)[1] for _ in range(60)]
+    assert 31 in results and results[-1] == 32, "held, then handed back: the pose is too old"
+    assert results.index(32) - results.index(31) == 8
+
+
+def test_the_stampfly_duty_is_right_on_average(stampfly: StampFly) -> None:
+    native = stampfly.native((0.0, 0.0, -0.4))
+    duties = np.array([stampfly.loop(native)[0] for _ in range(400)])
+    assert duties.max() <= 0.95 * 255 + 1
+    assert (np.ptp(duties[-40:], axis=0) >= 1).any(), "a duty between two steps alternates"
+
+
 # Every stack
 
 
-ANSWERS: dict[str, Callable[..., np.ndarray]] = {"crazyflie": crazyflie_answers, "px4": px4_answers}
+ANSWERS: dict[str, Callable[..., np.ndarray]] = {
+    "crazyflie": crazyflie_answers,
+    "px4": px4_answers,
+    "betaflight": betaflight_answers,
+    "stampfly": stampfly_answers,
+}
 ERRORS = ("right_down", "nose_up", "nose_right", "too_high")
 
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("stack", ANSWERS)
 def test_each_error_is_pushed_back(exported: Callable[[str], Path], stack: str, error: str) -> None:
-    """The difference that the sign of the error makes, because the policy also climbs or sinks as it adapts."""
+    """The difference that the sign of the error makes, within the first native step.
+
+    Later the memory of the policy has seen that the robot does not move, and it tries other things.
+    """
     wiring, size = WIRING[stack], DISTANCE if error == "too_high" else ANGLE
     plus, minus = (ANSWERS[stack](exported, **{error: sign * size}) for sign in (1, -1))
     answer = dict(zip(wiring.places, plus - minus, strict=True))
