@@ -1,21 +1,26 @@
-"""Each adapter compiles against a stand-in for its stack, and the shipped policy in it pushes back the right way.
-
-The stand-ins in stubs/ are written for these tests. What a motor number means and which way it turns is written down
-here a second time, from the stacks' documentation, so that a swapped entry in the adapters' tables is caught.
-"""
+"""Each adapter compiles against a stand-in for its stack, and the shipped policy in it pushes back the right way."""
 
 from __future__ import annotations
 
-import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from adapter_robots import (
+    ANSWERS,
+    C99,
+    WIRING,
+    Betaflight,
+    Crazyflie,
+    Export,
+    Px4,
+    StampFly,
+    attitude,
+)
 
 from controllers.policy import load_policy
 from controllers.spec import PolicySpec
@@ -24,47 +29,10 @@ from firmware_export.adapters.stacks import PLACES, STACKS, TURNS
 from firmware_export.graph import ExportError
 from firmware_export.to_c import generate
 
-ROOT = Path(__file__).parent.parent
-SHIPPED = ROOT / "controllers" / "policies" / "quad-foundation.onnx"
-STUBS = Path(__file__).parent / "stubs"
-WARN = "-Wall -Wextra -Wpedantic -Werror -Wconversion -Wdouble-promotion -Wshadow".split()
-C99 = ["-std=c99", *WARN, "-Wstrict-prototypes", "-Wmissing-prototypes"]
-
-# The errors, in physical terms: the angle or distance of one step, and which way the motors must answer.
-ANGLE, DISTANCE = 0.3, 0.3  # [rad], [m]
+SHIPPED = Path(__file__).parent.parent / "controllers" / "policies" / "quad-foundation.onnx"
+ANGLE, DISTANCE = 0.3, 0.3  # of the errors that must be pushed back [rad], [m]
+ERRORS = ("right_down", "nose_up", "nose_right", "too_high")
 RIGHTS, FRONTS = {"front right", "back right"}, {"front right", "front left"}
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """A stack's motor outputs as its documentation numbers them, and its axes."""
-
-    places: tuple[str, ...]
-    clockwise: tuple[str, ...]
-    """The places whose propellers turn clockwise seen from above."""
-    frd: bool
-    """Whether y is right and z is down; else y is left and z is up."""
-
-
-WIRING = {
-    "crazyflie": Wiring(
-        ("front right", "back right", "back left", "front left"), ("back right", "front left"), frd=False
-    ),
-    "px4": Wiring(("front right", "back left", "front left", "back right"), ("front left", "back right"), frd=True),
-    "betaflight": Wiring(
-        ("back right", "front right", "back left", "front left"), ("back right", "front left"), frd=False
-    ),
-    "stampfly": Wiring(
-        ("front left", "front right", "back left", "back right"), ("front left", "back right"), frd=True
-    ),
-}
-
-
-def attitude(frd: bool, right_down: float = 0.0, nose_up: float = 0.0, nose_right: float = 0.0) -> np.ndarray:
-    """The quaternion w, x, y, z of one turn in the stack's axes."""
-    sign = 1.0 if frd else -1.0
-    half = np.array([right_down, sign * nose_up, sign * nose_right]) / 2
-    return np.array([np.cos(np.abs(half).max()), *np.sin(half)])
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +46,7 @@ def policy_files() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, spec: PolicySpec, policy_files: dict[str, str]
-) -> Callable[[str], Path]:
+def exported(tmp_path_factory: pytest.TempPathFactory, spec: PolicySpec, policy_files: dict[str, str]) -> Export:
     """Target to a folder with all its files."""
     folders: dict[str, Path] = {}
 
@@ -88,88 +54,19 @@ def exported(
         if target not in folders:
             folders[target] = tmp_path_factory.mktemp(target)
             for name, text in (policy_files | adapter_files("quad", spec, target)).items():  # type: ignore[arg-type]  # the keys of STACKS
+                (folders[target] / name).parent.mkdir(parents=True, exist_ok=True)
                 (folders[target] / name).write_text(text, encoding="ascii")
         return folders[target]
 
     return export
 
 
-def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.CDLL:
-    """The adapter and the driver of its stand-in, compiled strictly, as a library."""
-    objects = []
-    for source in [*(folder / name for name in adapter), *sorted((STUBS / stack).glob("driver.c*"))]:
-        compiler, flags = ("c++", ["-std=c++14", *WARN]) if source.suffix == ".cpp" else ("cc", C99)
-        if source.name.startswith("driver"):
-            flags = flags[:1]
-        if compiler == "c++":  # copies of the library share nothing
-            flags = [*flags, "-fno-gnu-unique"]
-        out = folder / f"{source.stem}.o"
-        includes = ["-I", str(STUBS / stack), "-I", str(folder)]
-        subprocess.run([compiler, *flags, "-O2", "-fPIC", *includes, "-c", str(source), "-o", str(out)], check=True)
-        objects.append(str(out))
-    library = folder / f"{stack}.so"
-    subprocess.run(["c++" if cpp else "cc", "-shared", *objects, "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
-def private(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.CDLL:
-    """A copy of its own for each robot, because the adapters keep their state as their stacks do: in variables."""
-    if not (folder / f"{stack}.so").exists():
-        build(folder, stack, *adapter, cpp=cpp)
-    copy = folder / f"{stack}{len(list(folder.glob('*.so')))}.so"
-    shutil.copy(folder / f"{stack}.so", copy)
-    return ctypes.CDLL(str(copy))
-
-
-def floats(values: object) -> np.ndarray:
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
 # Crazyflie
 
 
-class Crazyflie:
-    """The compiled adapter; each call of `loop` is one of the firmware's 1 kHz loop."""
-
-    def __init__(self, folder: Path) -> None:
-        self.library = private(folder, "crazyflie", "quad_crazyflie.c", "quad_executor.c")
-        assert self.library.stub_start() == 1, "the self-test failed"
-
-    def loop(
-        self,
-        position: tuple[float, ...] = (0.0, 0.0, 0.0),
-        quaternion: np.ndarray | None = None,
-        rate: tuple[float, ...] = (0.0, 0.0, 0.0),
-        age_ms: tuple[int, int] = (0, 0),
-        is_position: bool = True,
-        calls: int = 1,
-        yaw: float = 0.0,
-    ) -> np.ndarray:
-        w, x, y, z = attitude(False) if quaternion is None else quaternion
-        native = floats([*position, 0, 0, 0, x, y, z, w, *np.degrees(rate), 0, 0, 0, np.degrees(yaw)])
-        motors = np.empty(4, np.float32)
-        ages = (ctypes.c_uint32 * 2)(*age_ms)
-        for _ in range(calls):
-            self.library.stub_loop(native.ctypes, ages, ctypes.c_int(is_position), motors.ctypes)
-        return motors
-
-    def log(self, name: str) -> int:
-        return ctypes.cast(ctypes.c_void_p.in_dll(self.library, f"stub_log_{name}"), ctypes.POINTER(ctypes.c_uint8))[0]
-
-    def flies(self, motors: np.ndarray) -> bool:
-        return bool((motors >= 0).all())
-
-
 @pytest.fixture
-def crazyflie(exported: Callable[[str], Path]) -> Crazyflie:
+def crazyflie(exported: Export) -> Crazyflie:
     return Crazyflie(exported("crazyflie"))
-
-
-def crazyflie_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
-    height = error.pop("too_high", 0.0)
-    robot = Crazyflie(exported("crazyflie"))
-    robot.library.stub_enable(1)
-    return robot.loop(position=(0.0, 0.0, height), quaternion=attitude(False, **error), calls=8)
 
 
 def test_the_crazyflie_flies_its_own_controller_until_it_is_told_to(crazyflie: Crazyflie) -> None:
@@ -224,49 +121,11 @@ def test_the_crazyflie_stops_when_set_points_stop(crazyflie: Crazyflie) -> None:
 # PX4
 
 
-class Px4:
-    """The compiled module; each call of `loop` is one sample of the gyroscope."""
-
-    def __init__(self, folder: Path, rate_hz: int = 400) -> None:
-        self.library = private(folder, "px4", "quad_px4.cpp", "quad_executor.c", cpp=True)
-        self.library.stub_printed.restype = ctypes.c_char_p
-        self.library.stub_loop.restype = ctypes.c_uint
-        self.step_us = 1_000_000 // rate_hz
-        self.started = self.library.stub_start(rate_hz) == 0
-        self.published = 0
-        if self.started:
-            assert self.library.stub_register() == 1
-
-    def loop(
-        self,
-        position: tuple[float, ...] = (0.0, 0.0, 0.0),
-        quaternion: np.ndarray | None = None,
-        active: bool = True,
-        valid: bool = True,
-        ask: int = 0,
-        yaw: float = 0.0,
-        calls: int = 1,
-    ) -> np.ndarray:
-        attitude_ned = attitude(True) if quaternion is None else quaternion
-        native = floats([*position, 0, 0, 0, *attitude_ned, 0, 0, 0, 0, 0, 0, yaw])
-        motors = np.empty(12, np.float32)
-        for _ in range(calls):
-            self.published = self.library.stub_loop(native.ctypes, self.step_us, active, valid, ask, motors.ctypes)
-        return motors
-
-
 @pytest.fixture
-def px4(exported: Callable[[str], Path]) -> Px4:
+def px4(exported: Export) -> Px4:
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")
     return Px4(exported("px4"))
-
-
-def px4_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
-    if shutil.which("c++") is None:
-        pytest.skip("there is no C++ compiler")
-    height = error.pop("too_high", 0.0)
-    return Px4(exported("px4")).loop(position=(0.0, 0.0, -height), quaternion=attitude(True, **error), calls=4)[:4]
 
 
 def test_px4_publishes_motors_in_its_mode_alone(px4: Px4) -> None:
@@ -303,7 +162,7 @@ def test_px4_holds_then_asks_once_for_the_hold_mode(px4: Px4) -> None:
     assert px4.published == 14
 
 
-def test_px4_refuses_a_gyroscope_slower_than_the_policy(exported: Callable[[str], Path], px4: Px4) -> None:
+def test_px4_refuses_a_gyroscope_slower_than_the_policy(exported: Export, px4: Px4) -> None:
     slow = Px4(exported("px4"), rate_hz=50)
     assert not slow.started and b"allowed: 100 Hz or more" in slow.library.stub_printed()
     assert px4.library.stub_command(b"status") == 0 and b"mode " in px4.library.stub_printed()
@@ -321,47 +180,9 @@ def test_px4_turns_its_yaw_the_other_way_round(px4: Px4) -> None:
 # Betaflight
 
 
-class Betaflight:
-    """The compiled adapter; each call of `loop` is one turn of an 8 kHz PID loop."""
-
-    def __init__(self, folder: Path) -> None:
-        self.library = private(folder, "betaflight", "quad_betaflight.c")
-        self.set(armed=False)
-        self.loop()
-
-    def set(self, armed: bool = True, switches: int = 1, reversed: bool = False, low: float = 1000.0) -> None:
-        """Bits of the switches: 1 USER1, 2 failsafe."""
-        ends = ctypes.c_float(low), ctypes.c_float(low + 1000.0)
-        self.library.stub_set(int(armed), switches, int(reversed), *ends)
-
-    def loop(
-        self,
-        position: tuple[float, ...] = (0.0, 0.0, 0.0),
-        quaternion: np.ndarray | None = None,
-        yaw: float = 0.0,
-        age_us: int = -1,
-        calls: int = 1,
-    ) -> np.ndarray:
-        q = attitude(False) if quaternion is None else quaternion
-        native, motors = floats([*position, 0, 0, 0, yaw, *q, 0, 0, 0]), np.empty(4, np.float32)
-        for _ in range(calls):
-            self.library.stub_loop(native.ctypes, age_us, motors.ctypes)
-        return motors
-
-    def flies(self, motors: np.ndarray) -> bool:
-        return not (motors == 1234).any()
-
-
 @pytest.fixture
-def betaflight(exported: Callable[[str], Path]) -> Betaflight:
+def betaflight(exported: Export) -> Betaflight:
     return Betaflight(exported("betaflight"))
-
-
-def betaflight_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
-    robot, height = Betaflight(exported("betaflight")), error.pop("too_high", 0.0)
-    robot.set()
-    yaw = -error.get("nose_right", 0.0)
-    return robot.loop((0.0, 0.0, height), attitude(False, **error), yaw, calls=60)
 
 
 def test_betaflight_flies_its_mixer_unless_armed_and_switched_on(betaflight: Betaflight) -> None:
@@ -407,9 +228,7 @@ def test_betaflight_steps_at_2_khz_and_natively_at_100_hz(betaflight: Betaflight
 
 
 @pytest.mark.parametrize("north", [0.0, 1.0, 2.0, 3.0, -3.0, -1.5, np.pi])
-def test_betaflight_turns_its_north_to_that_of_the_pose(
-    exported: Callable[[str], Path], betaflight: Betaflight, north: float
-) -> None:
+def test_betaflight_turns_its_north_to_that_of_the_pose(exported: Export, betaflight: Betaflight, north: float) -> None:
     """The robot looks where the target looks, whatever its own estimate calls that direction."""
     betaflight.set()
     straight = betaflight.loop(position=(0.3, 0.0, 0.0), calls=400)
@@ -422,36 +241,9 @@ def test_betaflight_turns_its_north_to_that_of_the_pose(
 # M5StampFly
 
 
-class StampFly:
-    """The compiled component; each call of `loop` is one turn of a 400 Hz task."""
-
-    def __init__(self, folder: Path) -> None:
-        self.library = private(folder, "stampfly", "quad_stampfly.c")
-        assert self.library.stub_start() == 1
-
-    def native(
-        self, position: tuple[float, ...], right_down: float = 0.0, nose_up: float = 0.0, nose_right: float = 0.0
-    ) -> np.ndarray:
-        return floats([0, 0, 0, right_down, nose_up, nose_right, *position, 0, 0, 0, -nose_right])
-
-    def loop(self, native: np.ndarray, with_pose: bool = True, calls: int = 1) -> tuple[np.ndarray, int]:
-        duties, result = np.empty(4, np.uint32), 0
-        for _ in range(calls):
-            result = self.library.stub_loop(native.ctypes, int(with_pose), duties.ctypes)
-        return duties, result
-
-
 @pytest.fixture
-def stampfly(exported: Callable[[str], Path]) -> StampFly:
+def stampfly(exported: Export) -> StampFly:
     return StampFly(exported("stampfly"))
-
-
-def stampfly_answers(exported: Callable[[str], Path], **error: float) -> np.ndarray:
-    robot, height = StampFly(exported("stampfly")), error.pop("too_high", 0.0)
-    native = robot.native((0.0, 0.0, height), **error)
-    robot.loop(native)
-    robot.library.stub_begin()
-    return robot.loop(native, calls=4)[0].astype(float)
 
 
 def test_the_stampfly_is_not_ready_without_a_pose(stampfly: StampFly) -> None:
@@ -481,42 +273,113 @@ def test_the_stampfly_duty_is_right_on_average(stampfly: StampFly) -> None:
     assert (np.ptp(duties[-40:], axis=0) >= 1).any(), "a duty between two steps alternates"
 
 
+# Any other loop
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> None:
+    subprocess.run([str(part) for part in command], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_builds_and_checks_the_generic_library(exported: Export) -> None:
+    run("make", "check", cwd=exported("generic"))
+    run("make", "clean", cwd=exported("generic"))
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="there is no cmake")
+def test_cmake_builds_the_generic_library(exported: Export, tmp_path: Path) -> None:
+    run("cmake", "-S", exported("generic"), "-B", tmp_path)
+    run("cmake", "--build", tmp_path, "--target", "quad_selftest")
+    run(tmp_path / "quad_selftest")
+
+
+def test_arduino_may_compile_every_file_in_the_folder(exported: Export, tmp_path: Path) -> None:
+    folder = exported("generic")
+    sources = sorted(folder.glob("*.c"))
+    assert len(sources) == 2
+    main = folder / "extras" / "quad_selftest.c"
+    run("cc", *C99, "-O2", "-DARDUINO=10800", "-I", folder, *sources, main, "-o", tmp_path / "all")
+    run(tmp_path / "all")
+
+
+def test_a_robot_without_an_executor_still_gets_its_build_files(
+    spec: PolicySpec, policy_files: dict[str, str], tmp_path: Path
+) -> None:
+    other = replace(spec, robot="cart", action=replace(spec.action, names=("a", "b", "c", "d")))
+    files = adapter_files("quad", other, "generic")
+    assert not [name for name in files if "executor" in name]
+    for name, text in (policy_files | files).items():
+        assert not re.search(r"@\w+@", text), f"{name} has a gap"
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="ascii")
+    run("cc", *C99, "-I", tmp_path, tmp_path / "quad.c", tmp_path / "extras" / "quad_selftest.c", "-o", tmp_path / "t")
+    run(tmp_path / "t")
+
+
 # Every stack
 
 
-ANSWERS: dict[str, Callable[..., np.ndarray]] = {
-    "crazyflie": crazyflie_answers,
-    "px4": px4_answers,
-    "betaflight": betaflight_answers,
-    "stampfly": stampfly_answers,
-}
-ERRORS = ("right_down", "nose_up", "nose_right", "too_high")
+def pushes_back(exported: Export, stack: str, error: str) -> bool:
+    """Whether the difference that the sign of the error makes is the restoring one."""
+    wiring, size = WIRING[stack], DISTANCE if error == "too_high" else ANGLE
+    plus, minus = (ANSWERS[stack](exported, **{error: sign * size}) for sign in (1, -1))
+    answer = dict(zip(wiring.places, plus - minus, strict=True))
+    lifted = {
+        "right_down": lambda place: place in RIGHTS,  # the low side
+        "nose_up": lambda place: place not in FRONTS,  # the tail
+        "nose_right": lambda place: place in wiring.clockwise,  # they turn the body counter-clockwise
+        "too_high": lambda place: False,
+    }
+    up = [answer[place] for place in wiring.places if lifted[error](place)]
+    down = [answer[place] for place in wiring.places if not lifted[error](place)]
+    if error == "nose_right":  # weak beside roll and pitch, and not on every motor: the torque counts
+        return sum(up) > sum(down)
+    return min(up, default=1) > 0 > max(down)
 
 
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize("stack", ANSWERS)
-def test_each_error_is_pushed_back(exported: Callable[[str], Path], stack: str, error: str) -> None:
-    """The difference that the sign of the error makes, within the first native step.
+def test_each_error_is_pushed_back(exported: Export, stack: str, error: str) -> None:
+    """Within the first native step: later the policy has seen that the robot does not move, and tries other things."""
+    if stack == "px4" and shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")
+    assert pushes_back(exported, stack, error)
 
-    Later the memory of the policy has seen that the robot does not move, and it tries other things.
-    """
-    wiring, size = WIRING[stack], DISTANCE if error == "too_high" else ANGLE
-    plus, minus = (ANSWERS[stack](exported, **{error: sign * size}) for sign in (1, -1))
-    answer = dict(zip(wiring.places, plus - minus, strict=True))
-    pushes = {
-        "right_down": lambda place: place in RIGHTS,  # lift the low side
-        "nose_up": lambda place: place not in FRONTS,  # lift the tail
-        "nose_right": lambda place: place in wiring.clockwise,  # they turn the body counter-clockwise
-        "too_high": lambda place: False,
-    }
-    up = [answer[place] for place in wiring.places if pushes[error](place)]
-    down = [answer[place] for place in wiring.places if not pushes[error](place)]
-    if error == "too_high":
-        assert max(down) < 0, answer
-    elif error == "nose_right":  # weak beside roll and pitch, and not on every motor: the torque counts
-        assert sum(up) - sum(down) > 0.02, answer
-    else:
-        assert min(up) > 0 > max(down), answer
+
+@pytest.mark.parametrize("swap", [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)])
+@pytest.mark.parametrize("stack", ["crazyflie", "betaflight", "stampfly"])
+def test_swapped_motors_are_noticed(exported: Export, tmp_path: Path, stack: str, swap: tuple[int, int]) -> None:
+    motors = list(STACKS[stack].motors)
+    motors[swap[0]], motors[swap[1]] = motors[swap[1]], motors[swap[0]]
+    for path in exported(stack).glob("quad*.[ch]"):
+        text = path.read_text()
+        table = f"motors[4] = {{{', '.join(map(str, STACKS[stack].motors))}}}"
+        assert table in text or path.name != f"quad_{stack}.c"
+        (tmp_path / path.name).write_text(text.replace(table, f"motors[4] = {{{', '.join(map(str, motors))}}}"))
+    assert not all(pushes_back(lambda _: tmp_path, stack, error) for error in ERRORS)
+
+
+def test_taking_over_again_begins_with_a_fresh_memory(crazyflie: Crazyflie, betaflight: Betaflight, px4: Px4) -> None:
+    place = (0.2, -0.1, 0.1)
+
+    def crazyflie_flight() -> np.ndarray:
+        crazyflie.library.stub_enable(0)
+        crazyflie.loop(calls=10)
+        crazyflie.library.stub_enable(1)
+        return crazyflie.loop(place, calls=30)
+
+    def betaflight_flight() -> np.ndarray:
+        betaflight.set(switches=0)
+        betaflight.loop(place, calls=80)
+        betaflight.set()
+        return betaflight.loop(place, calls=240)
+
+    def px4_flight() -> np.ndarray:
+        px4.loop(active=False, calls=10)
+        return px4.loop(place, calls=12)
+
+    for flight in (crazyflie_flight, betaflight_flight, px4_flight):
+        np.testing.assert_array_equal(flight(), flight())
 
 
 @pytest.mark.parametrize("stack", WIRING)

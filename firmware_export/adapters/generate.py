@@ -17,7 +17,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def adapter_files(name: str, spec: PolicySpec, target: Target) -> dict[str, str]:
-    """The adapter, its build files, its README and the executor, by file name; add them to `to_c.generate`'s.
+    """The adapter, its build files, its README and the executor, by path; add them to `to_c.generate`'s NAME.h,
+    NAME_vectors.h and NAME.c. Some paths have folders.
 
     Args:
         name: Prefix of the policy, as given to `to_c.generate`.
@@ -27,6 +28,8 @@ def adapter_files(name: str, spec: PolicySpec, target: Target) -> dict[str, str]
     if target not in STACKS:
         raise ExportError(f"target is {target!r}; allowed: {', '.join(STACKS)}")
     stack = STACKS[target]
+    if spec.action.names != MOTORS and target == "generic":
+        return _bare(name, spec)
     if spec.action.names != MOTORS:
         raise ExportError(f"target {target}: the actions are {list(spec.action.names)}; allowed: {list(MOTORS)}")
     values = {
@@ -49,10 +52,30 @@ def adapter_files(name: str, spec: PolicySpec, target: Target) -> dict[str, str]
         "module": f"policy_{name.lower()}",
         "MODULE": f"POLICY_{name.upper()}",
         "request_id": zlib.crc32(name.encode()),
+        "source": f"{name}_executor.c",
+        "header": f"{name}_executor.h",
+        "test_header": f"{name}_executor_vectors.h",
+        "test": f"{name}_exec_boot_test() != 0",
     }
     values["align"] = fill("align.c", values, TEMPLATES) if target in ("betaflight", "stampfly") else ""
     files = {file.replace("@name@", name): fill(template, values, TEMPLATES) for file, template in stack.files.items()}
     return files | executor_files(name, spec)
+
+
+def _bare(name: str, spec: PolicySpec) -> dict[str, str]:
+    """Build files for the policy alone: what another robot observes, and when it holds, is its own loop's business."""
+    values = {
+        "name": name,
+        "NAME": name.upper(),
+        "source": f"{name}.c",
+        "header": f"{name}.h",
+        "test_header": f"{name}_vectors.h",
+        "test": f"{name}_selftest() <= 1e-5f",
+        "native_hz": f"{spec.rates.native_hz:g}",
+        "written_for": STACKS["generic"].written_for,
+    }
+    files = STACKS["generic"].files | {"README.md": "generic_bare.md"}
+    return {file.replace("@name@", name): fill(template, values, TEMPLATES) for file, template in files.items()}
 
 
 def quaternion_signs(axes: tuple[int, int, int]) -> tuple[int, int, int, int]:
