@@ -1,7 +1,10 @@
 """From a policy to the code of a flight controller.
 
 firmware-export c controllers/policies/quad-foundation.onnx -o build/
-firmware-export c policy.onnx -o build/ --name hover --shared
+firmware-export c controllers/policies/quad-foundation.onnx --target crazyflie -o build/
+firmware-export c policy.onnx -o build/ --name hover --dtype f16 --shared
+firmware-export c raptor -o build/raptor
+firmware-export check build/
 """
 
 from __future__ import annotations
@@ -10,41 +13,74 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 
 @dataclass(frozen=True)
 class C:
-    """Write a C99 header, its test vectors and a source file that compiles both."""
+    """Write a C99 header, its test vectors, the adapter of a flight stack and a report."""
 
     policy: tyro.conf.Positional[Path]
-    """The policy.onnx to translate."""
+    """The policy.onnx to translate; or `raptor`, the published policy (extra [peers]), or its checkpoint.h5."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder to write to; made when absent."""
+    target: Literal["generic", "px4", "betaflight", "crazyflie", "stampfly"] = "generic"
+    """Flight stack whose adapter and build files to add."""
+    dtype: Literal["f32", "f16", "i8"] = "f32"
+    """Precision of the matrices: floats, half floats, or 8-bit integers with a scale per row."""
+    activation: Literal["poly", "libm"] = "poly"
+    """exp, tanh and sqrt of our own, the same on every machine, or those of the C library."""
     name: str | None = None
     """Prefix of the files and of everything that they define; the policy's file name when absent."""
     shared: bool = False
     """Also compile NAME.so with the system's compiler, for simulation on this computer."""
 
 
+@dataclass(frozen=True)
+class Check:
+    """Compile and run an exported policy with every toolchain that is here, and measure it."""
+
+    folder: tyro.conf.Positional[Path]
+    """What `firmware-export c` wrote."""
+    quick: bool = False
+    """Only one optimisation level per compiler, and no sanitizers, linter or fuzzing."""
+
+
 def export_c(config: C) -> list[Path]:
     """Writes all the files, or none; returns their paths."""
     from .compiled import compile_policy
-    from .to_c import generate
+    from .published import as_policy, is_published
+    from .report import as_json, as_markdown, facts
+    from .to_c import blob_file, c_files, read
 
-    files = generate(config.policy, config.name)
-    name = next(iter(files)).removesuffix(".h")
+    with tempfile.TemporaryDirectory() as folder:
+        path = as_policy(config.policy, Path(folder)) if is_published(config.policy) else config.policy
+        source = read(path, config.name, config.dtype, config.activation)
+    name = source.name
+    texts = c_files(source) | _adapter(config, name, source.spec)
+    binaries = {f"{name}.bin": blob_file(source), f"{name}.onnx": source.data}
+    report = facts(source, config.target, [*texts, *binaries, "REPORT.md", "REPORT.json"])
+    texts |= {"REPORT.md": as_markdown(report), "REPORT.json": as_json(report)}
+    files = {file: text.encode() for file, text in texts.items()} | binaries
     config.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=config.output) as folder:
-        staged = [Path(folder) / file for file in files]
-        for path, text in zip(staged, files.values(), strict=True):
-            path.write_text(text, encoding="ascii")
+        staged = Path(folder)
+        for file, data in files.items():
+            (staged / file).parent.mkdir(parents=True, exist_ok=True)
+            (staged / file).write_bytes(data)
+        order = [*files]
         if config.shared:
-            compile_policy(folder, name)
-            staged.append(Path(folder) / f"{name}.so")
-        return [path.replace(config.output / path.name) for path in staged]
+            compile_policy(staged, name)
+            order.append(f"{name}.so")
+        for file in order:
+            (config.output / file).parent.mkdir(parents=True, exist_ok=True)
+        return [(staged / file).replace(config.output / file) for file in order]
+
+
+def _adapter(config: C, name: str, spec: object) -> dict[str, str]:
+    return {}
 
 
 def main() -> None:
@@ -52,16 +88,22 @@ def main() -> None:
 
     from .graph import ExportError
 
+    commands = {"c": C, "check": Check}
     config = tyro.extras.subcommand_cli_from_dict(
-        {"c": C}, prog="firmware-export", description="Code for flight controllers."
+        commands, prog="firmware-export", description="Code for flight controllers."
     )
     try:
+        if isinstance(config, Check):
+            from .check import check
+
+            sys.exit(0 if check(config.folder, config.quick) else 1)
         for path in export_c(config):
             print(path)
     except (ExportError, PolicyError) as error:
         sys.exit(_failed(str(error)))
     except OSError as error:
-        sys.exit(_failed(f"{error.filename or config.output}: {error.strerror}"))
+        place = config.folder if isinstance(config, Check) else config.output
+        sys.exit(_failed(f"{error.filename or place}: {error.strerror}"))
 
 
 def _failed(message: str) -> int:

@@ -2,11 +2,12 @@
 
 Whatever only moves numbers about (slicing, gathering, concatenating, reshaping) is resolved here: a tensor is an array
 of references to elements of buffers, and moving them costs nothing at run time. What remains are pointwise operations,
-dense layers and GRUs. The batch dimension is 1.
+dense layers, normalised layers, GRUs and LSTMs. The batch dimension is 1.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,13 +82,59 @@ class Gru:
         return len(self.state)
 
 
+@dataclass(frozen=True)
+class Lstm:
+    """result = the next hidden state of an LSTM, then its next cell; gates as in ONNX: input, output, forget, cell."""
+
+    result: str
+    operand: Operand
+    hidden: Operand
+    cell: Operand
+    input_weight: np.ndarray  # (4 units, len(operand))
+    state_weight: np.ndarray  # (4 units, units)
+    bias: np.ndarray  # (4 units,), of the inputs and of the state together
+    node: str
+
+    @property
+    def units(self) -> int:
+        return len(self.hidden)
+
+    @property
+    def stride(self) -> int:
+        """Rows from gate to gate in the C code: even, because powers are computed in pairs."""
+        return self.units + self.units % 2
+
+    @property
+    def size(self) -> int:
+        return 2 * self.units
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """result = scale (operand - its mean) / sqrt(its variance + epsilon) + bias"""
+
+    result: str
+    operand: Operand
+    scale: np.ndarray  # (size,)
+    bias: np.ndarray  # (size,)
+    epsilon: float
+    node: str
+
+    @property
+    def size(self) -> int:
+        return len(self.operand)
+
+
+Step = Pointwise | Dense | Normalize | Gru | Lstm
+
+
 @dataclass
 class Program:
     """What to compute, in order."""
 
     inputs: dict[str, int] = field(default_factory=dict)
     """Size of each input buffer."""
-    steps: list[Pointwise | Dense | Gru] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     outputs: dict[str, Operand] = field(default_factory=dict)
 
 
@@ -106,11 +153,41 @@ def parse(model: onnx.ModelProto) -> Program:
     for value in graph.input:
         if value.name not in translation.tensors:
             translation.add_input(value)
-    for index, node in enumerate(graph.node):
-        translation.add_node(node, node.name or f"node {index}")
+    nodes = [(node, node.name or f"node {index}") for index, node in enumerate(graph.node)]
+    if unknown := [f"{name} is a {node.op_type}" for node, name in nodes if node.op_type not in _HANDLERS]:
+        raise ExportError(f"{' and '.join(unknown)}; allowed: {', '.join(sorted(_HANDLERS))}")
+    for node, name in nodes:
+        translation.add_node(node, name)
     for value in graph.output:
         translation.program.outputs[value.name] = _flat(translation.tensors[value.name])
+    _prune(translation.program)
+    for step in translation.program.steps:
+        for x in (x for operand in reads(step) for x in operand):
+            if not isinstance(x, Element) and not np.isfinite(np.float32(x)):
+                raise ExportError(f"{step.node} reads the number {x:g}; allowed: finite numbers")
     return translation.program
+
+
+def reads(step: Step) -> tuple[Operand, ...]:
+    """Every operand of a step."""
+    if isinstance(step, Pointwise):
+        return step.operands
+    if isinstance(step, Gru):
+        return (step.operand, step.state)
+    if isinstance(step, Lstm):
+        return (step.operand, step.hidden, step.cell)
+    return (step.operand,)
+
+
+def _prune(program: Program) -> None:
+    """Drops the steps that no output depends on."""
+    needed = {x.buffer for operand in program.outputs.values() for x in operand if isinstance(x, Element)}
+    kept: list[Step] = []
+    for step in reversed(program.steps):
+        if step.result in needed:
+            kept.insert(0, step)
+            needed |= {x.buffer for operand in reads(step) for x in operand if isinstance(x, Element)}
+    program.steps[:] = kept
 
 
 class _Translation:
@@ -128,11 +205,8 @@ class _Translation:
         self.tensors[value.name] = _elements(value.name, (1, shape[1]))
 
     def add_node(self, node: onnx.NodeProto, name: str) -> None:
-        handlers = {**_MOVES, **_STEPS, **dict.fromkeys(_POINTWISE, _pointwise)}
-        if node.op_type not in handlers:
-            raise ExportError(f"{name} is a {node.op_type}; allowed: {', '.join(sorted(handlers))}")
         try:
-            results = handlers[node.op_type](self, node, name)
+            results = _HANDLERS[node.op_type](self, node, name)
         except _Unsupported as error:
             raise ExportError(f"{name} is a {node.op_type} with {error}") from error
         for output, result in zip(node.output, results, strict=False):
@@ -161,8 +235,10 @@ class _Translation:
         tensor = self.constant(node, position)
         return None if tensor is None else [int(x) for x in tensor.ravel()]
 
-    def buffer(self) -> str:
-        return f"t{len(self.program.steps)}"
+    def buffer(self, name: str) -> str:
+        """A name in C for the next step's result; its number keeps it apart from keywords and from other nodes."""
+        stem = re.sub(r"\W+|_+", "_", name, flags=re.ASCII).strip("_")
+        return f"{stem if stem[:1].isalpha() else 'node'}_{len(self.program.steps)}"
 
 
 class _Unsupported(Exception):
@@ -270,7 +346,7 @@ def _pointwise(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndar
 def _step(t: _Translation, kind: str, operands: Sequence[np.ndarray], name: str) -> np.ndarray:
     """Appends a pointwise step on operands of any shapes that broadcast."""
     spread = np.broadcast_arrays(*operands)
-    result = t.buffer()
+    result = t.buffer(name)
     t.program.steps.append(Pointwise(result, kind, tuple(_flat(operand) for operand in spread), name))
     return _elements(result, spread[0].shape)
 
@@ -287,6 +363,8 @@ def _extremum(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarr
 def _clip(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]:
     _require(node)
     result = t.need(node, 0)
+    if t.read(node, 1) is not None and t.read(node, 2) is not None:
+        return [_step(t, "Clip", [result, t.need(node, 1), t.need(node, 2)], name)]
     for position, kind in ((1, "Max"), (2, "Min")):
         bound = t.read(node, position)
         if bound is not None:
@@ -305,7 +383,7 @@ def _dense(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]
         raise _Unsupported(f"a first input of shape {operand.shape}; allowed: a vector, times a constant matrix")
     weight = matrix if transposed else matrix.T
     bias = np.broadcast_to(0.0 if bias is None else bias.ravel(), len(weight))
-    result = t.buffer()
+    result = t.buffer(name)
     t.program.steps.append(Dense(result, _flat(operand), weight, bias, name))
     return [_elements(result, (*operand.shape[:-1], len(weight)))]
 
@@ -322,10 +400,59 @@ def _gru(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]:
     if state is None:
         state = np.zeros((1, 1, size), dtype=np.float32)
     input_bias, state_bias = np.split(np.zeros(6 * size, np.float32) if bias is None else bias[0], 2)
-    result = t.buffer()
+    result = t.buffer(name)
     weights = (input_weight[0], state_weight[0], input_bias, state_bias)
     t.program.steps.append(Gru(result, _flat(operand), _flat(state), *weights, name))
     return [_elements(result, (1, 1, 1, size)), _elements(result, (1, 1, size))]
+
+
+def _lstm(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]:
+    size = _attributes(node, hidden_size=0, direction=b"forward", layout=0, input_forget=0)["hidden_size"]
+    _require(node, hidden_size=size, direction=b"forward", layout=0, input_forget=0)
+    operand, input_weight, state_weight = t.need(node, 0), t.constant(node, 1), t.constant(node, 2)
+    bias, lengths, peepholes = t.constant(node, 3), t.read(node, 4), t.read(node, 7)
+    if input_weight is None or state_weight is None or operand.shape[:2] != (1, 1) or lengths is not None:
+        raise _Unsupported(f"an input of shape {operand.shape}; allowed: one step of one sequence")
+    if peepholes is not None:
+        raise _Unsupported("peepholes; allowed: none")
+    states = [t.read(node, position) for position in (5, 6)]
+    hidden, cell = (np.zeros((1, 1, size), np.float32) if state is None else state for state in states)
+    input_bias, state_bias = np.split(np.zeros(8 * size, np.float32) if bias is None else bias[0], 2)
+    result = t.buffer(name)
+    weights = (input_weight[0], state_weight[0], input_bias + state_bias)
+    t.program.steps.append(Lstm(result, _flat(operand), _flat(hidden), _flat(cell), *weights, name))
+    after = _elements(result, (2, 1, 1, size))
+    return [after[:1], after[0], after[1]]
+
+
+def _layer_normalization(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]:
+    values = _attributes(node, axis=-1, epsilon=1e-5, stash_type=1)
+    operand, scale, bias = t.need(node, 0), t.constant(node, 1), t.constant(node, 2)
+    if operand.size != operand.shape[-1] or values["axis"] not in (-1, operand.ndim - 1) or scale is None:
+        raise _Unsupported(f"axis {values['axis']} of shape {operand.shape}; allowed: the last, of a vector")
+    result, size = t.buffer(name), operand.size
+    scales, biases = (
+        np.broadcast_to(default if x is None else x.ravel(), size) for x, default in ((scale, 1), (bias, 0))
+    )
+    t.program.steps.append(Normalize(result, _flat(operand), scales, biases, values["epsilon"], name))
+    return [_elements(result, operand.shape)]
+
+
+def _batch_normalization(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]:
+    """After training it is a factor and an addend per number."""
+    epsilon = _attributes(node, epsilon=1e-5, momentum=0.9, training_mode=0)["epsilon"]
+    operand, constants = t.need(node, 0), [t.constant(node, position) for position in range(1, 5)]
+    if operand.size != operand.shape[1]:
+        raise _Unsupported(f"an input of shape {operand.shape}; allowed: a vector")
+    scale, bias, mean, variance = (np.asarray(x, dtype=np.float64) for x in constants)
+    factor = scale / np.sqrt(variance + epsilon)
+    product = _step(t, "Mul", [operand, factor.astype(np.float32).reshape(operand.shape)], name)
+    return [_step(t, "Add", [product, (bias - mean * factor).astype(np.float32).reshape(operand.shape)], name)]
+
+
+def _elu(t: _Translation, node: onnx.NodeProto, name: str) -> list[np.ndarray]:
+    alpha = _attributes(node, alpha=1.0)["alpha"]
+    return [_step(t, "Elu", [t.need(node, 0), np.asarray(alpha, np.float32)], name)]
 
 
 _Handler = Callable[[_Translation, onnx.NodeProto, str], list[np.ndarray]]
@@ -349,6 +476,10 @@ _STEPS: dict[str, _Handler] = {
     "Gemm": _dense,
     "MatMul": _dense,
     "GRU": _gru,
+    "LSTM": _lstm,
+    "LayerNormalization": _layer_normalization,
+    "BatchNormalization": _batch_normalization,
+    "Elu": _elu,
 }
 
 _POINTWISE = (
@@ -358,6 +489,7 @@ _POINTWISE = (
     "Sqrt",
     "Abs",
     "Reciprocal",
+    "Neg",
     "Add",
     "Sub",
     "Mul",
@@ -367,3 +499,5 @@ _POINTWISE = (
     "GreaterOrEqual",
     "Where",
 )
+
+_HANDLERS = {**_MOVES, **_STEPS, **dict.fromkeys(_POINTWISE, _pointwise)}

@@ -6,8 +6,15 @@
 extern "C" {
 #endif
 
-/* The largest error over all steps; anything above 1e-5 means that this build is not the policy. */
+/* Anything above this means that the build is not the policy. */
+#define @NAME@_SELFTEST_TOLERANCE 1e-5f
+
+/* The largest error over all steps: 0 where the arithmetic is exact, as it should be on every processor.
+ * 2e30 when the weights are not what was exported (their CRC differs), 1e30 when an answer is refused. */
 float @name@_selftest(void);
+
+/* The same with weights of your choice; their CRC must then be `crc`, and the errors are those to the vectors here. */
+float @name@_selftest_with(const @name@_weights *w, uint32_t crc);
 
 #ifdef __cplusplus
 }
@@ -22,16 +29,19 @@ float @name@_selftest(void);
 @observations@
 @actions@
 
-float @name@_selftest(void)
+float @name@_selftest_with(const @name@_weights *w, uint32_t crc)
 {
     float worst = 0.0f;
+    if (@name@_crc(w) != crc) {
+        return 2e30f;
+    }
     for (int sequence = 0; sequence < @sequences@; sequence++) {
         @name@_state state;
-        @name@_reset(&state);
+        @name@_reset_with(w, &state);
         for (int step = 0; step < @steps@; step++) {
             const int at = step * @sequences@ + sequence;
             float action[@NAME@_ACTION_SIZE];
-            if (@name@_infer(&state, &state, &@name@_vector_obs[at * @NAME@_OBS_SIZE], action) != @NAME@_OK) {
+            if (@name@_infer_with(w, &state, &state, &@name@_vector_obs[at * @NAME@_OBS_SIZE], action) != @NAME@_OK) {
                 return 1e30f;
             }
             for (int i = 0; i < @NAME@_ACTION_SIZE; i++) {
@@ -43,5 +53,12 @@ float @name@_selftest(void)
     }
     return worst;
 }
+
+#ifndef @NAME@_NO_WEIGHTS
+float @name@_selftest(void)
+{
+    return @name@_selftest_with(@name@_embedded(), @NAME@_WEIGHTS_CRC);
+}
+#endif
 
 #endif /* @NAME@_IMPLEMENTATION */

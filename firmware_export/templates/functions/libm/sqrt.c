@@ -1,0 +1,4 @@
+static inline float @name@_sqrt(float x)
+{
+    return sqrtf(x);
+}

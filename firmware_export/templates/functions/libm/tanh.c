@@ -1,0 +1,4 @@
+static inline float @name@_tanh(float x)
+{
+    return tanhf(x);
+}
