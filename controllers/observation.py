@@ -1,11 +1,19 @@
-"""What a quadrotor policy sees. The one implementation: the robot and the evaluation both call it."""
+"""What a policy sees. The one implementation: the robot and the evaluation both call it.
+
+A quadrotor policy has a fixed list of inputs. A policy of a robot with joints says in its `policy_spec` what it sees,
+and an `Observer` builds that, whatever the terms, their order, scales and histories are.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .rotations import to_matrix
+from .rotations import conjugate, rotate, to_matrix
+from .spec import ObservationTerm, PolicyError, PolicySpec
 
 QUADROTOR_OBSERVATION_SIZE = 22
 
@@ -30,3 +38,145 @@ def quadrotor_observation(
     matrix = to_matrix(quaternion).reshape(*quaternion.shape[:-1], 9)  # row by row
     terms = (position_error_w, matrix, velocity_error_w, angular_velocity_b, previous_action)
     return np.concatenate([np.asarray(term, dtype=np.float32) for term in terms], axis=-1)
+
+
+@dataclass(frozen=True)
+class JointState:
+    """What N robots with joints measure. Joints in the order of `policy_spec.joints.names`."""
+
+    quaternion: NDArray[np.floating]
+    """Attitude of the root, body to world, (N, 4)."""
+    angular_velocity_b: NDArray[np.floating]
+    """Of the root, body frame [rad/s], (N, 3)."""
+    joint_position: NDArray[np.floating]
+    """[rad], (N, J)."""
+    joint_velocity: NDArray[np.floating]
+    """[rad/s], (N, J)."""
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What a quantity may depend on."""
+
+    spec: PolicySpec
+    state: JointState
+    previous_action: NDArray[np.floating]  # (N, A)
+    phase: NDArray[np.floating] | None  # (N,), none where no motion is tracked
+
+
+def _phase(now: _Moment) -> NDArray[np.floating]:
+    if now.phase is None:
+        raise PolicyError("policy_spec.motion is absent; allowed: a motion, since the policy observes its phase")
+    return now.phase[:, None]
+
+
+def _joint_offset(now: _Moment) -> NDArray[np.floating]:
+    assert now.spec.joints is not None  # an Observer has checked it
+    return now.state.joint_position - np.array(now.spec.joints.default_position)
+
+
+QUANTITIES: dict[str, Callable[[_Moment], NDArray[np.floating]]] = {
+    "previous_action": lambda now: now.previous_action,
+    "angular_velocity": lambda now: now.state.angular_velocity_b,
+    "joint_position": lambda now: now.state.joint_position,
+    "joint_offset": _joint_offset,
+    "joint_velocity": lambda now: now.state.joint_velocity,
+    "projected_gravity": lambda now: rotate(conjugate(now.state.quaternion), np.array([0.0, 0.0, -1.0])),
+    "phase": _phase,
+}
+"""What a term of a policy with joints may sample, each (N, size):
+
+previous_action: what the policy answered last, clipped, before scaling.
+angular_velocity: of the root, body frame [rad/s].
+joint_position, joint_offset: angles, and angles relative to the default position [rad].
+joint_velocity: [rad/s].
+projected_gravity: direction of gravity in the body frame; (0, 0, -1) when upright.
+phase: time in the motion, with its lead, divided by its duration.
+"""
+
+
+class Observer:
+    """Builds the observations of N robots with joints from their policy's specification, and turns its actions into
+    joint targets. Call `observe` and `targets` once each per control step."""
+
+    def __init__(self, spec: PolicySpec, batch: int, motion_duration: float | None = None) -> None:
+        """
+        Args:
+            spec: Of the policy.
+            batch: N.
+            motion_duration: Of the motion that is played [s], where the specification does not say it.
+        """
+        if spec.joints is None:
+            raise PolicyError(f"policy_spec.joints is absent; allowed: joints (the policy is for a {spec.robot})")
+        for term in spec.observation:
+            if term.sampled not in QUANTITIES:
+                raise PolicyError(
+                    f"policy_spec.observation term {term.name} samples {term.sampled!r}; allowed: "
+                    f"{', '.join(QUANTITIES)}"
+                )
+            if term.delay:
+                raise PolicyError(
+                    f"policy_spec.observation term {term.name} has delay {term.delay}; allowed for joints: 0, with age "
+                    f"in control steps"
+                )
+        self.spec = spec
+        self.joints = spec.joints
+        self._duration = None
+        if spec.motion is not None:
+            self._duration = spec.motion.duration or motion_duration
+            if self._duration is None:
+                raise PolicyError("policy_spec.motion.duration is absent; allowed: a motion to play that has one")
+        self._driven = [self.joints.names.index(name) for name in spec.action.names]
+        self._default = np.array(self.joints.default_position)
+        self._scale, self._offset = np.array(spec.action.scale), np.array(spec.action.offset)
+        self._past = [np.zeros((batch, term.age + term.history, term.size)) for term in spec.observation]
+        self._previous_action = np.empty((batch, spec.action_size))
+        self._fresh = np.empty(batch, dtype=bool)  # nothing observed since the reset
+        self.reset()
+
+    def reset(self, which: NDArray[np.bool_] | None = None) -> None:
+        """Forget what those robots have seen and done, (N,); all of them when absent."""
+        which = np.ones(len(self._fresh), dtype=bool) if which is None else which
+        self._previous_action[which] = self.spec.action.reset_value
+        self._fresh[which] = True
+
+    def observe(self, state: JointState, time: float | NDArray[np.floating] = 0.0) -> NDArray[np.float32]:
+        """The observations (N, inputs) at this control step.
+
+        Args:
+            state: What the robots measure.
+            time: Since the start of the motion [s], (N,) or one for all.
+        """
+        batch = len(self._fresh)
+        phase = None
+        if self.spec.motion is not None and self._duration is not None:
+            phase = (np.broadcast_to(np.asarray(time, dtype=float), (batch,)) + self.spec.motion.lead) / self._duration
+        now = _Moment(self.spec, state, self._previous_action, phase)
+        runs = []
+        for term, past in zip(self.spec.observation, self._past, strict=True):
+            self._push(term, past, QUANTITIES[term.sampled](now))
+            samples = past[:, term.age :]  # newest first
+            runs.append((samples if term.order == "newest first" else samples[:, ::-1]).reshape(batch, -1))
+        self._fresh[:] = False
+        return np.concatenate(runs, axis=1).astype(np.float32)
+
+    def targets(self, action: NDArray[np.floating]) -> NDArray[np.floating]:
+        """The joint targets [rad], (N, J), that these actions (N, A) ask for; they become the previous actions."""
+        self._previous_action[:] = np.clip(action, *self.spec.action.clip)
+        targets = np.tile(self._default, (len(self._fresh), 1))
+        targets[:, self._driven] = self._offset + self._scale * self._previous_action
+        return targets
+
+    def _push(self, term: ObservationTerm, past: NDArray[np.floating], sample: NDArray[np.floating]) -> None:
+        """Put the newest sample (N, size) in front of those of the past (N, samples, size)."""
+        if sample.shape != (len(past), term.size):
+            raise PolicyError(
+                f"{term.name} has shape {sample.shape}; allowed: ({len(past)}, {term.size}), as policy_spec says"
+            )
+        sample = term.scale * sample
+        if term.clip is not None:
+            sample = np.clip(sample, -term.clip, term.clip)
+        past[:, 1:] = past[:, :-1].copy()
+        past[:, 0] = sample
+        fresh = self._fresh
+        past[fresh, 1:] = sample[fresh, None] if term.fill == "first sample" else 0.0

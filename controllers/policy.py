@@ -43,6 +43,8 @@ class Policy:
         h = np.ascontiguousarray(h, dtype=np.float32)
         self.spec.check_inputs(obs, h)
         recurrent = self.spec.recurrent
+        if not recurrent.size:
+            return np.asarray(self._session.run(["action"], {"obs": obs})[0]), h
         results = self._session.run(["action", recurrent.output], {"obs": obs, recurrent.input: h})
         action, h_out = map(np.asarray, results)
         return action, h_out
@@ -89,9 +91,12 @@ def _load_onnx(path: Path) -> Policy:
 
 def _check_shapes(session: onnxruntime.InferenceSession, spec: PolicySpec) -> None:
     recurrent = spec.recurrent
+    inputs, outputs = {"obs": spec.observation_size}, {"action": spec.action_size}
+    if recurrent.size:
+        inputs[recurrent.input] = outputs[recurrent.output] = recurrent.size
     for side, found, expected in (
-        ("inputs", session.get_inputs(), {"obs": spec.observation_size, recurrent.input: recurrent.size}),
-        ("outputs", session.get_outputs(), {"action": spec.action_size, recurrent.output: recurrent.size}),
+        ("inputs", session.get_inputs(), inputs),
+        ("outputs", session.get_outputs(), outputs),
     ):
         if {node.name for node in found} != set(expected):
             raise PolicyError(f"{side} are {[node.name for node in found]}; allowed: {list(expected)}")

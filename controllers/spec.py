@@ -1,7 +1,8 @@
 """What a policy file says about itself, so that no consumer has to guess: dataclasses, and the JSON inside the file.
 
 Floats pass through JSON without loss. Whatever does not fit is a `PolicyError` that names the field, what it holds and
-what is allowed.
+what is allowed. Fields that a file may leave out have one meaning when they are absent, and are not written where they
+have it: files of robots that do not need them stay as they are.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,10 @@ from .airframe import MOTORS
 
 SCHEMA = "realign.policy/1"
 """Raised whenever an older reader would misunderstand a newer file."""
+
+
+OPTIONAL = types.MappingProxyType({"optional": True})
+"""Metadata of the fields that a file may leave out."""
 
 
 class PolicyError(ValueError):
@@ -39,7 +44,7 @@ class ActionSpec:
     offset: tuple[float, ...]
     """Per output."""
     clip: tuple[float, float]
-    """Range that the network itself keeps its outputs in."""
+    """Range of the outputs. The caller clips the outputs of a network that does not itself keep them in it."""
     reset_value: float
     """The previous action that is observed before there is one."""
 
@@ -56,11 +61,24 @@ class ObservationTerm:
     scale: float = 1.0
     """Factor that the caller applies."""
     clip: float | None = None
-    """Magnitude that the caller clips to; nothing when absent."""
+    """Magnitude that the caller clips to, after scaling; nothing when absent."""
     history: int = 1
-    """Samples, newest first."""
+    """Samples, one per control step."""
     delay: float = 0.0
     """Age that the newest sample should have [s]."""
+    quantity: str | None = field(default=None, metadata=OPTIONAL)
+    """What is sampled, where that is not the term's name: two terms may sample the same."""
+    age: int = field(default=0, metadata=OPTIONAL)
+    """Control steps between the newest sample and now: 1 for a history that the current sample is not part of."""
+    order: Literal["newest first", "oldest first"] = field(default="newest first", metadata=OPTIONAL)
+    """Of the samples."""
+    fill: Literal["zeros", "first sample"] = field(default="zeros", metadata=OPTIONAL)
+    """What stands for the samples before the reset."""
+
+    @property
+    def sampled(self) -> str:
+        """What is sampled."""
+        return self.quantity or self.name
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,38 @@ class RecurrentState:
     size: int
     initial: tuple[float, ...]
     """Value after a reset."""
+
+
+NO_MEMORY = RecurrentState("", "", 0, ())
+"""Of a policy without recurrent state."""
+
+
+@dataclass(frozen=True)
+class JointControl:
+    """The joints that a legged robot's policy observes, and the controllers that hold them. Per name, in its order."""
+
+    names: tuple[str, ...]
+    """Joints in the order of the observation; those that are not among the action's names stay at their default."""
+    default_position: tuple[float, ...]
+    """What `joint_offset` is relative to [rad]."""
+    stiffness: tuple[float, ...]
+    """Torque per angle to the target [Nm/rad]."""
+    damping: tuple[float, ...]
+    """Torque against velocity [Nm s/rad]."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """The motion that a policy tracks."""
+
+    lead: float
+    """Time by which the phase, and what the policy sees of the motion, is ahead of the state [s]."""
+    name: str | None = field(default=None, metadata=OPTIONAL)
+    """Of the clip; absent for a family of policies, one per clip."""
+    duration: float | None = field(default=None, metadata=OPTIONAL)
+    """From the first sample to the last [s]; that of the clip which is played with the policy when absent."""
+    sha256: str | None = field(default=None, metadata=OPTIONAL)
+    """Of the clip's file; not checked when absent."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +169,10 @@ class PolicySpec:
     limits: tuple[Limit, ...]
     training: Training
     parameter_count: int
+    joints: JointControl | None = field(default=None, metadata=OPTIONAL)
+    """For robots with joints."""
+    motion: Motion | None = field(default=None, metadata=OPTIONAL)
+    """For policies that track one."""
     schema: str = SCHEMA
 
     @property
@@ -130,7 +184,7 @@ class PolicySpec:
         return len(self.action.names)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+        return json.dumps(_plain(self), indent=1, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> PolicySpec:
@@ -147,31 +201,49 @@ class PolicySpec:
 
     def check(self) -> None:
         """Raises PolicyError at the first field that contradicts another."""
-        for field, values in (("scale", self.action.scale), ("offset", self.action.offset)):
+        for name, values in (("scale", self.action.scale), ("offset", self.action.offset)):
             if len(values) != self.action_size:
                 raise PolicyError(
-                    f"policy_spec.action.{field} has {len(values)} numbers; allowed: {self.action_size}, one per name"
+                    f"policy_spec.action.{name} has {len(values)} numbers; allowed: {self.action_size}, one per name"
                 )
-        for field, names in (
+        for where, names in (
             ("action.names", self.action.names),
             ("observation", tuple(term.name for term in self.observation)),
         ):
             if not names or len(set(names)) < len(names):
-                raise PolicyError(f"policy_spec.{field} names {list(names)}; allowed: at least one, and none twice")
+                raise PolicyError(f"policy_spec.{where} names {list(names)}; allowed: at least one, and none twice")
         for term in self.observation:
             if term.size < 1 or term.history < 1:
                 raise PolicyError(
                     f"policy_spec.observation term {term.name} has size {term.size} and history {term.history}; "
                     f"allowed: 1 or more"
                 )
+            if term.age < 0:
+                raise PolicyError(f"policy_spec.observation term {term.name} has age {term.age}; allowed: 0 or more")
         if len(self.recurrent.initial) != self.recurrent.size:
             raise PolicyError(
                 f"policy_spec.recurrent.initial has {len(self.recurrent.initial)} numbers; "
                 f"allowed: {self.recurrent.size}, its size"
             )
-        for field, rate in dataclasses.asdict(self.rates).items():
+        for name, rate in dataclasses.asdict(self.rates).items():
             if rate <= 0:
-                raise PolicyError(f"policy_spec.rates.{field} is {rate}; allowed: above 0")
+                raise PolicyError(f"policy_spec.rates.{name} is {rate}; allowed: above 0")
+        if self.joints is not None:
+            self._check_joints(self.joints)
+        if self.motion is not None and self.motion.duration is not None and self.motion.duration <= 0:
+            raise PolicyError(f"policy_spec.motion.duration is {self.motion.duration}; allowed: above 0")
+
+    def _check_joints(self, joints: JointControl) -> None:
+        for name, values in dataclasses.asdict(joints).items():
+            if len(values) != len(joints.names):
+                raise PolicyError(
+                    f"policy_spec.joints.{name} has {len(values)} numbers; allowed: {len(joints.names)}, one per name"
+                )
+        if len(set(joints.names)) < len(joints.names):
+            raise PolicyError(f"policy_spec.joints.names is {list(joints.names)}; allowed: none twice")
+        strange = [name for name in self.action.names if name not in joints.names]
+        if strange:
+            raise PolicyError(f"policy_spec.action.names has {strange}; allowed: those of policy_spec.joints.names")
 
     def check_inputs(self, observation: np.ndarray, state: np.ndarray) -> None:
         """Raises PolicyError unless both are (batch, their size) and finite; names the first number that is not."""
@@ -254,6 +326,16 @@ ACCELERATION_LIMIT = 5.0  # [m/s^2] per axis
 YAW_ERROR_LIMIT = math.pi / 4  # [rad]
 
 
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries, without optional fields that hold their default."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((item, getattr(value, item.name)) for item in dataclasses.fields(value))
+        return {i.name: _plain(x) for i, x in items if not (i.metadata.get("optional") and x == i.default)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
 def _parse(kind: Any, value: Any, field: str) -> Any:
     """The JSON `value` as the annotated type `kind`, or a PolicyError that names `field`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -265,7 +347,7 @@ def _parse(kind: Any, value: Any, field: str) -> Any:
             if key not in types_of:
                 raise PolicyError(f"{field}.{key} is unknown; allowed: {', '.join(types_of)}")
         for item in dataclasses.fields(kind):
-            if item.name not in value:
+            if item.name not in value and not item.metadata.get("optional"):
                 raise PolicyError(f"{field}.{item.name} is missing; allowed: a value")
         return kind(**{key: _parse(types_of[key], item, f"{field}.{key}") for key, item in value.items()})
     if origin is tuple:
