@@ -1,0 +1,252 @@
+"""The simulated G1: the same robot in MuJoCo and in pinocchio, with motors, contacts and falls that are real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pinocchio as pin
+import pytest
+
+from controllers.g1 import KEY_POINTS, REVISIONS, default_pose, gains, revision
+from sim.robots.g1 import (
+    build_model,
+    build_spec,
+    joint_addresses,
+    sole_geoms,
+    sole_heights,
+    standing,
+    to_mjcf,
+)
+from sim.robots.g1_shapes import SHAPES
+from sim.robots.g1_urdf import to_urdf
+
+ROOT = Path(__file__).parent.parent
+BOTH = ["g1_29dof", "g1_23dof_asap"]
+
+
+def pinocchio_model(name: str) -> pin.Model:
+    robot = revision(name)
+    model = pin.buildModelFromXML(to_urdf(robot), pin.JointModelFreeFlyer())
+    model.armature = np.concatenate([np.zeros(6), robot.armature])
+    return model
+
+
+def random_poses(name: str, count: int) -> np.ndarray:
+    """Configurations (count, nq) of MuJoCo: anywhere, at any attitude, all joints within their ranges."""
+    rng, robot = np.random.default_rng(0), revision(name)
+    quaternion = rng.normal(size=(count, 4))
+    quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
+    joints = rng.uniform(robot.lower, robot.upper, (count, len(robot.joints)))
+    return np.concatenate([rng.normal(size=(count, 3)), quaternion, joints], axis=1)
+
+
+def touching(model: mujoco.MjModel, data: mujoco.MjData) -> set[frozenset[str]]:
+    mujoco.mj_forward(model, data)
+    return {frozenset(model.geom(g).name for g in contact.geom) for contact in data.contact}
+
+
+# One robot, two files
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_urdf_in_pinocchio_and_mjcf_in_mujoco_are_the_same_robot(name: str) -> None:
+    robot = revision(name)
+    model = mujoco.MjModel.from_xml_string(to_mjcf(build_spec(robot)))
+    data = mujoco.MjData(model)
+    other = pinocchio_model(name)
+    other_data = other.createData()
+    assert tuple(other.names)[2:] == robot.joint_names
+    assert pin.computeTotalMass(other) == pytest.approx(robot.mass, abs=1e-9)
+    for qpos in random_poses(name, 100):
+        data.qpos[:] = qpos
+        mujoco.mj_forward(model, data)
+        q = np.concatenate([qpos[:3], qpos[[4, 5, 6, 3]], qpos[7:]])  # pinocchio's quaternions are xyzw
+        pin.framesForwardKinematics(other, other_data, q)
+        for point in (*robot.bodies, *robot.sites, *KEY_POINTS):
+            found = other_data.oMf[other.getFrameId(point.name)]
+            is_body = point in robot.bodies
+            element = data.body(point.name) if is_body else data.site(point.name)
+            np.testing.assert_allclose(found.translation, element.xpos, atol=1e-6)
+            np.testing.assert_allclose(found.rotation, element.xmat.reshape(3, 3), atol=1e-6)
+
+        mass = np.zeros((model.nv, model.nv))
+        mujoco.mj_fullM(model, data, mass)
+        turn = np.eye(model.nv)  # pinocchio's linear velocity of the root is in the body frame
+        turn[:3, :3] = data.body("pelvis").xmat.reshape(3, 3).T
+        other_mass = pin.crba(other, other_data, q)
+        other_mass = np.triu(other_mass) + np.triu(other_mass, 1).T
+        np.testing.assert_allclose(turn.T @ other_mass @ turn, mass, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REVISIONS)
+def test_the_compiled_model_has_the_published_masses_and_the_reflected_armature(name: str) -> None:
+    robot = revision(name)
+    model = build_model(robot)
+    assert model.nu == len(robot.joints)
+    assert model.body_subtreemass[0] == pytest.approx(robot.mass, abs=1e-9)
+    for body in robot.bodies:
+        assert model.body(body.name).mass == pytest.approx(body.mass)
+        np.testing.assert_allclose(model.body(body.name).inertia, body.inertia, rtol=1e-9)
+    np.testing.assert_allclose(model.dof_armature[joint_addresses(model, robot.joint_names)[1]], robot.armature)
+    before = model.dof_invweight0.copy()
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    np.testing.assert_allclose(model.dof_invweight0, before)  # contacts know of the armature
+
+
+def test_joints_stand_in_qpos_in_their_order() -> None:
+    robot = revision("g1_29dof")
+    positions, velocities = joint_addresses(build_model(robot), robot.joint_names)
+    np.testing.assert_array_equal(positions, np.arange(7, 36))
+    np.testing.assert_array_equal(velocities, np.arange(6, 35))
+
+
+# Motors
+
+
+def test_the_joint_controllers_act_on_the_state_of_every_physics_step() -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot, recipe="asap")
+    data = mujoco.MjData(model)
+    data.qpos[:] = standing(model, robot)
+    target = default_pose(robot) + 0.01
+    stiffness, damping = gains(robot, "asap")
+    data.ctrl[:] = target
+    for _ in range(5):
+        expected = stiffness * (target - data.qpos[7:]) - damping * data.qvel[6:]
+        mujoco.mj_step(model, data)
+        np.testing.assert_allclose(data.actuator_force, expected.clip(-robot.torque_limit, robot.torque_limit))
+
+
+def test_no_motor_exceeds_its_torque_limit() -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot)
+    data = mujoco.MjData(model)
+    data.qpos[:] = standing(model, robot)
+    data.ctrl[:] = 100.0
+    mujoco.mj_forward(model, data)
+    np.testing.assert_allclose(data.actuator_force, robot.torque_limit)
+
+
+def test_gains_of_the_wrong_number_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"stiffness has shape \(23,\); allowed: \(29,\)"):
+        build_spec(revision("g1_29dof"), stiffness=np.ones(23))
+
+
+# Contacts
+
+
+@pytest.mark.parametrize("pose", ["upright", "crouched", "bent_arms"])
+def test_it_stands_on_eight_spheres_and_nothing_else_touches(pose: str) -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot)
+    data = mujoco.MjData(model)
+    data.qpos[:] = standing(model, robot, pose)
+    data.qpos[2] -= 0.002
+    soles = {model.geom(g).name for g in sole_geoms(model)}
+    touched = touching(model, data)
+    assert touched and touched <= {frozenset({"floor", sole}) for sole in soles}
+    assert sole_heights(model, data).min() == pytest.approx(-0.002, abs=1e-9)
+
+
+LIMBS = (
+    {"pelvis", "torso_left", "torso_right", "head"},
+    *({f"{side}_{part}" for part in ("hip", "thigh", "shin", "foot")} for side in ("left", "right")),
+    *(
+        {f"{side}_{part}" for part in ("shoulder", "upper_arm", "forearm", "wrist", "palm")}
+        for side in ("left", "right")
+    ),
+)
+
+
+def test_parts_of_one_limb_do_not_touch_at_any_end_of_a_joint() -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot, floor=False)
+    data = mujoco.MjData(model)
+    for index, joint in enumerate(robot.joints):
+        for angle in (joint.lower, joint.upper):
+            data.qpos[:] = standing(model, robot)
+            data.qpos[7 + index] = angle
+            within = [pair for pair in touching(model, data) if any(pair <= limb for limb in LIMBS)]
+            assert not within, f"{joint.name} at {angle}"
+
+
+def test_legs_that_cross_touch() -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot, floor=False)
+    data = mujoco.MjData(model)
+    data.qpos[:] = standing(model, robot)
+    data.qpos[7 + robot.joint_names.index("left_hip_roll_joint")] = -0.5236
+    assert frozenset({"left_shin", "right_shin"}) in touching(model, data)
+
+
+def test_an_arm_that_is_pressed_against_the_chest_stops_there() -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot, recipe="asap", floor=False)
+    model.opt.gravity[:] = 0
+    data = mujoco.MjData(model)
+    data.qpos[:] = standing(model, robot)
+    target = default_pose(robot)
+    inward = robot.joint_names.index("left_shoulder_roll_joint")
+    target[inward] = robot.lower[inward]
+    data.ctrl[:] = target
+    mujoco.mj_step(model, data, nstep=400)
+    assert any({"torso_left", "left_upper_arm"} & pair and len(pair) == 2 for pair in touching(model, data))
+    assert data.qpos[7 + inward] > robot.lower[inward] + 0.5
+
+
+def test_a_fall_ends_on_the_floor_and_not_in_it() -> None:
+    robot = revision("g1_29dof")
+    model = build_model(robot, recipe="asap")
+    data = mujoco.MjData(model)
+    data.qpos[:] = standing(model, robot)
+    data.qvel[0] = -1.5  # pushed backwards
+    data.ctrl[:] = default_pose(robot)
+    mujoco.mj_step(model, data, nstep=600)
+    assert data.body("pelvis").xpos[2] < 0.3
+    mujoco.mj_kinematics(model, data)
+    for shape in SHAPES:
+        if shape.kind == "capsule" and shape.touches == "all":
+            geom = data.geom(shape.name)
+            half = model.geom(shape.name).size[1]
+            lowest = geom.xpos[2] - abs(geom.xmat.reshape(3, 3)[2, 2]) * half - shape.radius
+            assert lowest > -0.01, shape.name
+
+
+# Looks
+
+
+def test_a_picture_shows_the_robot(tmp_path: Path) -> None:
+    code = (
+        "import mujoco, numpy as np, sys\n"
+        "from controllers.g1 import revision\n"
+        "from sim.robots.g1 import build_model, standing\n"
+        "robot = revision('g1_29dof'); model = build_model(robot); data = mujoco.MjData(model)\n"
+        "data.qpos[:] = standing(model, robot); mujoco.mj_forward(model, data)\n"
+        "camera = mujoco.MjvCamera(); camera.lookat[:] = 0, 0, 0.7; camera.distance = 2.2\n"
+        "with mujoco.Renderer(model, 120, 160) as renderer:\n"
+        "    renderer.update_scene(data, camera); picture = renderer.render()\n"
+        "    renderer.enable_segmentation_rendering(); renderer.update_scene(data, camera)\n"
+        "    seen = set(renderer.render()[..., 0].ravel().tolist())\n"
+        "np.savez(sys.argv[1], picture=picture, seen=sorted(seen))\n"
+    )
+    file = tmp_path / "picture.npz"
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"MUJOCO_GL": "egl", **os.environ},
+    )
+    if result.returncode and ("EGL" in result.stderr or "OpenGL" in result.stderr):
+        pytest.skip(f"no off-screen rendering here: {result.stderr.splitlines()[-1]}")
+    assert result.returncode == 0, result.stderr
+    with np.load(file) as saved:
+        assert saved["picture"].std() > 20  # neither black nor of one colour
+        model = build_model(revision("g1_29dof"))
+        names = {model.geom(int(g)).name for g in saved["seen"] if g >= 0}
+    assert {"floor", "head", "torso_left", "left_shin", "right_foot", "left_palm"} <= names
