@@ -1,7 +1,8 @@
 """Makes a `policy.onnx` of a network that someone else published without saying what it needs.
 
-The network stays as it is; inputs and outputs get our names and any batch size, and the file gets a specification, which
-the caller must know, and golden sequences. From then on it is a policy like any other, and every consumer can check it.
+The network stays as it is; inputs and outputs get our names and any batch size, and the file gets a specification,
+which the caller must know, and golden sequences. From then on it is a policy like any other, and every consumer can
+check it.
 """
 
 from __future__ import annotations
