@@ -5,6 +5,7 @@ sim train quad-student --teachers runs/teachers --out runs/student
 sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
+sim eval g1 kick.onnx --clip kick.npz --spec controllers/policies/asap.json
 sim bench quadrotor
 sim bench students losses --teachers runs/teachers
 sim report runs/student
@@ -75,6 +76,24 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class EvaluateG1:
+    """Track motions with policies on the simulated G1 and print a table of the errors."""
+
+    policies: tyro.conf.Positional[tuple[Path, ...]]
+    """One or more policy.onnx, or networks in ONNX whose specification is in --spec."""
+    clip: tuple[Path, ...]
+    """One motion for each policy, or one for all: clip.npz, or a file that `sim motions import` reads."""
+    spec: Path | None = None
+    """Specification (JSON) of the policies that do not hold one; controllers/policies/asap.json for ASAP's."""
+    robot: str | None = None
+    """Revision of the G1; the policy's own when absent."""
+    physics_hz: float | None = None
+    """Physics steps per second; those of the policy's training when absent."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/eval_g1.json")
+    """File for the numbers (.json)."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time the simulator on this machine, one core and all."""
 
@@ -127,7 +146,7 @@ def parse(words: list[str]) -> Any:
     if group == ["train"]:
         return _choose("sim train", _trainings(), rest)
     if group == ["eval"]:
-        return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound}, rest)
+        return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound, "g1": EvaluateG1}, rest)
     if group == ["bench"]:
         return _choose("sim bench", {"quadrotor": Bench, "students": Compare}, rest)
     groups = {
@@ -213,6 +232,12 @@ def _perform(command: Any) -> None:
 
         _use(command.threads)
         bound_command(command.run, command.output, command.tilt, command.episodes)
+    elif isinstance(command, EvaluateG1):
+        from sim.tracking import evaluate_g1_command
+
+        evaluate_g1_command(
+            command.policies, command.clip, command.output, command.spec, command.robot, command.physics_hz
+        )
     elif isinstance(command, Compare):
         from sim.train.study import study_command
 

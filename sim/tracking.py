@@ -2,12 +2,14 @@
 
 The policy sees what its specification says and nothing else (`controllers.observation.Observer`); the simulated joint
 controllers have the policy's gains and act at every physics step. Errors are those of the ASAP paper: distances of 27
-points (24 body origins, two hands, head) from where the motion, played on the same model, has them at the same time.
+points (24 body origins, two hands, head) from where the motion, played on the same model, has them at the same time;
+and the same for the 24 body origins alone, which are the ends of the joints and no extrapolation beyond them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,14 @@ from controllers.g1 import G1, KEY_POINTS, default_pose, gains, revision
 from controllers.observation import JointState, Observer
 from controllers.policy import Policy, load_policy
 from controllers.spec import PolicyError, PolicySpec
-from sim.motions.clip import Clip
+from sim.motions.clip import Clip, load_clip
+from sim.motions.detect import Choices
+from sim.motions.importers import import_file
 from sim.robots.g1 import build_model, joint_addresses
 from sim.run import facts, write_json
 from sim.wrap import has_spec, load_foreign, read_spec
 
+WIDE = 160  # columns of a table in a file
 LOST = 0.5  # [m]; mean distance of the points at which a motion counts as lost: the paper's
 
 
@@ -131,28 +136,35 @@ def states_of(clip: Clip, model: mujoco.MjModel, robot: G1, times: np.ndarray) -
     return qpos, qvel
 
 
-def errors(flown: Flown, control_hz: float) -> dict[str, float]:
+def errors(flown: Flown, control_hz: float) -> dict[str, float | None]:
     """The errors of the ASAP paper, means over the time that was tracked [mm, mm/frame^2, mm/frame], frames at 50 Hz.
 
     E_g: distance of the points. E_mpjpe: the same relative to the pelvis. E_acc and E_vel: difference of the points'
-    acceleration and of the pelvis' velocity.
+    acceleration and of the pelvis' velocity. With `_bodies`: without hands and head. None where too little was tracked.
     """
     found, wanted = 1000 * flown.points_w, 1000 * flown.reference_w
     frame = control_hz / 50.0  # control steps per frame
 
-    def mean(difference: np.ndarray) -> float:
-        return float(np.linalg.norm(difference, axis=-1).mean()) if len(difference) else float("nan")
+    off = found - wanted
+    if len(off) < 3:  # an acceleration takes three
+        return dict.fromkeys(("e_g", "e_mpjpe", "e_g_bodies", "e_mpjpe_bodies", "e_acc", "e_vel"))
 
+    def mean(difference: np.ndarray) -> float:
+        return float(np.linalg.norm(difference, axis=-1).mean())
+
+    bodies = off[:, : off.shape[1] - len(KEY_POINTS)]
     return {
-        "e_g": mean(found - wanted),
-        "e_mpjpe": mean((found - found[:, :1]) - (wanted - wanted[:, :1])),
-        "e_acc": mean(np.diff(found - wanted, n=2, axis=0)) * frame**2,
-        "e_vel": mean(np.diff((found - wanted)[:, 0], axis=0)) * frame,
+        "e_g": mean(off),
+        "e_mpjpe": mean(off - off[:, :1]),
+        "e_g_bodies": mean(bodies),
+        "e_mpjpe_bodies": mean(bodies - bodies[:, :1]),
+        "e_acc": mean(np.diff(off, n=2, axis=0)) * frame**2,
+        "e_vel": mean(np.diff(off[:, 0], axis=0)) * frame,
     }
 
 
 class _Points:
-    """The 27 tracked points of a configuration, the pelvis first."""
+    """The 27 tracked points of a configuration: the pelvis, the other bodies, hands and head."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model, self._data = model, mujoco.MjData(model)
@@ -177,7 +189,10 @@ def _model_for(spec: PolicySpec, robot: G1, physics_hz: float) -> mujoco.MjModel
     stiffness, damping = (values.copy() for values in gains(robot, "asap"))
     seen = robot.joint_indices(spec.joints.names)
     stiffness[seen], damping[seen] = spec.joints.stiffness, spec.joints.damping
-    return build_model(robot, stiffness=stiffness, damping=damping, timestep=1 / physics_hz)
+    model = build_model(robot, stiffness=stiffness, damping=damping, timestep=1 / physics_hz)
+    # A state that is not finite is the end of the motion here; MuJoCo would start over at the origin.
+    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+    return model
 
 
 def load(path: Path, spec: Path | None) -> Policy:
@@ -208,7 +223,7 @@ def evaluate_g1_command(
         raise ValueError(
             f"{len(policy_paths)} policies and {len(clip_paths)} clips; allowed: one clip, or one for each"
         )
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else WIDE)
     content: dict[str, Any] = {"facts": facts(0) | {"mujoco": mujoco.__version__}, "results": []}
     clips = list(clip_paths) * (len(policy_paths) if len(clip_paths) == 1 else 1)
     for path, clip_path in zip(policy_paths, clips, strict=True):
@@ -229,6 +244,7 @@ def evaluate_g1_command(
                 "saturation": flown.saturation,
             }
         )
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, content)
     console.print(table(content))
     return content
@@ -236,25 +252,32 @@ def evaluate_g1_command(
 
 def table(content: dict[str, Any]) -> Table:
     """The numbers of an evaluation, with their means below."""
-    columns = {"E_g [mm]": "e_g", "E_mpjpe [mm]": "e_mpjpe", "E_acc [mm/f²]": "e_acc", "E_vel [mm/f]": "e_vel"}
-    result = Table("policy", "clip", "completed", *columns, "torque at limit")
+    columns = {
+        "E_g [mm]": ("e_g", ".1f"),
+        "E_mpjpe [mm]": ("e_mpjpe", ".1f"),
+        "bodies: E_g": ("e_g_bodies", ".1f"),
+        "E_mpjpe": ("e_mpjpe_bodies", ".1f"),
+        "E_acc [mm/f²]": ("e_acc", ".2f"),
+        "E_vel [mm/f]": ("e_vel", ".2f"),
+        "torque at limit": ("saturation", ".2%"),
+    }
     rows = content["results"]
+    result = Table("policy", "clip", "tracked", *columns)
     for row in rows:
-        numbers = [f"{row[key]:.1f}" for key in columns.values()]
-        result.add_row(
-            Path(row["policy"]).stem, Path(row["clip"]).stem, f"{row['completed']:.0%}", *numbers,
-            f"{row['saturation']:.2%}",
-        )  # fmt: skip
-    done = sum(row["completed"] == 1 for row in rows)
-    means = [f"{np.mean([row[key] for row in rows]):.1f}" for key in columns.values()]
+        numbers = ["-" if row[key] is None else format(row[key], shape) for key, shape in columns.values()]
+        result.add_row(Path(row["policy"]).stem, Path(row["clip"]).stem, f"{row['completed']:.0%}", *numbers)
+    means = []
+    for key, shape in columns.values():
+        known = [row[key] for row in rows if row[key] is not None]
+        means.append(format(np.mean(known), shape) if known else "-")
     result.add_section()
-    result.add_row("mean", "", f"{done} of {len(rows)}", *means, f"{np.mean([r['saturation'] for r in rows]):.2%}")
+    result.add_row("mean", "", f"{sum(row['completed'] == 1 for row in rows)} of {len(rows)}", *means)
     return result
 
 
 def _clip(path: Path) -> Clip:
     """That clip.npz, or the one motion of a file in another format."""
-    if path.suffix == ".npz" and is_clip(path):
+    if path.suffix == ".npz":
         return load_clip(path)
     motions = import_file(path, None, Choices(), None, None)
     if len(motions) != 1:

@@ -31,6 +31,7 @@ def sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
         ("train", "quad-student", "--help"),
         ("resume", "--help"),
         ("eval", "quad", "--help"),
+        ("eval", "g1", "--help"),
         ("bench", "quadrotor", "--help"),
         ("report", "--help"),
     ],

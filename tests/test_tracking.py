@@ -1,0 +1,166 @@
+"""Tracking motions on the simulated G1: the measure is exact, and published policies reach what they should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controllers.g1 import default_pose, revision
+from controllers.rotations import from_axis_angle, multiply, rotate
+from sim import cli
+from sim.motions.clip import Clip, make_clip, save_clip
+from sim.robots.g1 import build_model, standing
+from sim.tracking import Flown, errors, evaluate_g1_command, states_of, track
+from sim.wrap import load_foreign, read_spec
+from tests.shared_data import shared
+from tests.test_wrap import ASAP, network
+
+POLICIES = ("APT_level1", "CR7_level1", "jump_forward_level1", "kick_level1", "kick_level2", "side_jump_level1")
+
+
+def still(duration: float = 0.5, robot_name: str = "g1_23dof_asap") -> Clip:
+    """A motion that stands in the default pose."""
+    robot = revision(robot_name)
+    qpos = standing(build_model(robot), robot)
+    frames = round(30 * duration) + 1
+    return make_clip(
+        30.0,
+        robot.joint_names,
+        np.tile(qpos[:3], (frames, 1)),
+        np.tile(qpos[3:7], (frames, 1)),
+        np.tile(qpos[7:], (frames, 1)),
+    )
+
+
+def flown(found: np.ndarray, wanted: np.ndarray) -> Flown:
+    return Flown(1.0, found, wanted, 0.0, np.zeros((len(found), 30)))
+
+
+def test_errors_are_those_of_hand_worked_points() -> None:
+    wanted = np.zeros((4, 27, 3))
+    found = wanted.copy()
+    found[..., 0] = 0.1  # all of it 100 mm ahead: only the global error sees that
+    found[:, 24:, 2] = 0.027  # hands and head 27 mm up: 3 of 27 points
+    numbers = errors(flown(found, wanted), 50.0)
+    assert numbers["e_g_bodies"] == pytest.approx(100)
+    assert numbers["e_g"] == pytest.approx((24 * 100 + 3 * np.hypot(100, 27)) / 27)
+    assert numbers["e_mpjpe"] == pytest.approx(3)
+    assert (numbers["e_mpjpe_bodies"], numbers["e_acc"], numbers["e_vel"]) == pytest.approx((0, 0, 0))
+
+
+def test_speed_and_acceleration_errors_are_per_frame() -> None:
+    time = np.arange(5.0)[:, None, None]
+    wanted = np.zeros((5, 27, 3))
+    found = wanted + 0.002 * time * [1, 0, 0] + 0.0005 * time**2 * [0, 1, 0]  # 2 mm a frame, 1 mm a frame^2
+    numbers = errors(flown(found, wanted), 50.0)
+    assert numbers["e_acc"] == pytest.approx(1)
+    steps = np.hypot(2, 0.5 * np.diff(np.arange(5.0) ** 2))
+    assert numbers["e_vel"] == pytest.approx(steps.mean())
+
+
+def test_too_little_to_measure_is_no_number() -> None:
+    assert set(errors(flown(np.zeros((2, 27, 3)), np.zeros((2, 27, 3))), 50.0).values()) == {None}
+
+
+def test_a_motion_becomes_the_state_of_the_simulated_robot() -> None:
+    """A robot that lies on its side and turns about the vertical; 23 joints shown on 29, the wrists at zero."""
+    frames, rate = 11, 1.5  # [rad/s]
+    robot = revision("g1_29dof_asap")
+    names = revision("g1_23dof_asap").joint_names
+    side = from_axis_angle([1, 0, 0], np.pi / 2)
+    turn = from_axis_angle([0, 0, 1], rate * np.arange(frames) / 30)
+    angles = np.linspace(0, 0.1, frames)[:, None] * np.arange(1, 24) / 23
+    clip = make_clip(30.0, names, np.linspace([0, 0, 1], [1, 0, 1], frames), multiply(turn, side), angles)
+    qpos, qvel = states_of(clip, build_model(robot), robot, np.array([0.1]))
+    np.testing.assert_allclose(qpos[0, :3], [0.3, 0, 1], atol=1e-9)
+    np.testing.assert_allclose(qvel[0, :3], [3, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(rotate(qpos[0, 3:7], qvel[0, 3:6]), [0, 0, rate], atol=1e-9)  # body frame to world
+    np.testing.assert_allclose(qvel[0, 3:6], [0, rate, 0], atol=1e-9)  # the body's y axis points up
+    shared_joints = robot.joint_indices(names)
+    np.testing.assert_allclose(qpos[0, 7 + shared_joints], angles[3], atol=1e-9)
+    np.testing.assert_allclose(qvel[0, 6 + shared_joints], 0.3 * np.arange(1, 24) / 23, atol=1e-9)
+    assert not np.delete(qpos[0, 7:], shared_joints).any()
+
+
+def test_wrists_that_move_need_a_robot_that_has_them() -> None:
+    robot = revision("g1_29dof")
+    clip = still(robot_name="g1_29dof")
+    target = revision("g1_23dof")
+    states_of(clip, build_model(target), target, np.zeros(1))  # wrists at zero are no loss
+    moved = clip.joint_position.copy()
+    moved[:, robot.joint_names.index("left_wrist_yaw_joint")] = 0.1
+    clip = make_clip(30.0, clip.joint_names, clip.root_position, clip.root_quaternion, moved)
+    with pytest.raises(ValueError, match=r"moves \['left_wrist_yaw_joint'\], which g1_23dof does not have"):
+        states_of(clip, build_model(target), target, np.zeros(1))
+
+
+def test_a_policy_that_does_nothing_holds_the_default_pose_for_a_moment(tmp_path: Path) -> None:
+    policy = load_foreign(network(tmp_path / "actor.onnx", gain=0.0), read_spec(ASAP))
+    for name in ("g1_23dof_asap", "g1_29dof"):
+        result = track(policy, still(0.3), revision(name))
+        assert result.completed == 1.0
+        assert len(result.qpos) == 15  # 50 control steps a second
+        assert np.abs(result.points_w - result.reference_w).max() < 0.08
+        robot = revision(name)
+        assert np.abs(result.qpos[-1, 7:] - default_pose(robot)).max() < 0.15
+
+
+def test_a_robot_that_falls_has_not_completed_the_motion(tmp_path: Path) -> None:
+    policy = load_foreign(network(tmp_path / "actor.onnx", gain=0.0), read_spec(ASAP))
+    result = track(policy, still(6.0), revision("g1_23dof_asap"))
+    assert 0.05 < result.completed < 0.9
+    assert np.linalg.norm(result.points_w[-1] - result.reference_w[-1], axis=1).mean() > 0.5
+
+
+# The command
+
+
+def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
+    network(tmp_path / "actor.onnx", gain=0.0)
+    save_clip(tmp_path / "still.npz", still(0.2))
+    command = cli.parse(
+        ["eval", "g1", str(tmp_path / "actor.onnx"), "--clip", str(tmp_path / "still.npz"), "--spec", str(ASAP)]
+    )
+    assert isinstance(command, cli.EvaluateG1)
+    output = tmp_path / "new" / "eval.json"
+    evaluate_g1_command(command.policies, command.clip, output, command.spec, "g1_29dof", 500.0)
+    (row,) = json.loads(output.read_text())["results"]
+    assert (row["completed"], row["robot"], row["physics_hz"]) == (1.0, "g1_29dof", 500.0)
+    assert row["e_g"] < 50
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"spec": None}, "actor.onnx: has no policy_spec; allowed: name a file that has it with --spec"),
+        ({"physics_hz": 170.0}, "physics at 170 Hz; allowed: a multiple of the 50 Hz control"),
+        ({"robot": "h1"}, "robot 'h1' is not known"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, settings: dict, message: str) -> None:
+    network(tmp_path / "actor.onnx")
+    save_clip(tmp_path / "still.npz", still(0.2))
+    with pytest.raises(ValueError, match=message):
+        evaluate_g1_command(
+            [tmp_path / "actor.onnx"], [tmp_path / "still.npz"], tmp_path / "x.json", **({"spec": ASAP} | settings)
+        )
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_public_policies_track_their_motions_to_the_end(tmp_path: Path) -> None:
+    folder = shared("policies/asap")
+    content = evaluate_g1_command(
+        [folder / f"{name}.onnx" for name in POLICIES],
+        [shared(f"motions/asap/{name}.pkl") for name in POLICIES],
+        tmp_path / "eval.json",
+        ASAP,
+    )
+    rows = content["results"]
+    assert [row["completed"] for row in rows] == [1.0] * 6
+    assert np.mean([row["e_g"] for row in rows]) < 125
+    assert np.mean([row["e_g_bodies"] for row in rows]) < 125
+    assert np.mean([row["e_mpjpe_bodies"] for row in rows]) < 50
+    assert np.mean([row["saturation"] for row in rows]) < 0.001
