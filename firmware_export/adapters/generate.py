@@ -55,7 +55,8 @@ def adapter_files(name: str, spec: PolicySpec, target: Target) -> dict[str, str]
         "source": f"{name}_executor.c",
         "header": f"{name}_executor.h",
         "test_header": f"{name}_executor_vectors.h",
-        "test": f"{name}_exec_boot_test() != 0",
+        "test": f"{name}_exec_boot_test(&exec) != 0",
+        "declaration": f"static {name}_exec exec;\n",
     }
     values["align"] = fill("align.c", values, TEMPLATES) if target in ("betaflight", "stampfly") else ""
     files = {file.replace("@name@", name): fill(template, values, TEMPLATES) for file, template in stack.files.items()}
@@ -71,6 +72,7 @@ def _bare(name: str, spec: PolicySpec) -> dict[str, str]:
         "header": f"{name}.h",
         "test_header": f"{name}_vectors.h",
         "test": f"{name}_selftest() <= 1e-5f",
+        "declaration": "",
         "native_hz": f"{spec.rates.native_hz:g}",
         "written_for": STACKS["generic"].written_for,
     }

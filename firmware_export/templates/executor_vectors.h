@@ -10,11 +10,12 @@
 extern "C" {
 #endif
 
-/* 0, or the number of the first call, counted from 1, that did anything else than it must, to the last bit. */
-int @name@_exec_selftest(void);
+/* 0, or the number of the first call, counted from 1, that did anything else than it must, to the last bit.
+ * It runs in the memory of an executor, because the stack of a task that starts up is small; init that afterwards. */
+int @name@_exec_selftest(@name@_exec *exec);
 
 /* At boot: 1 when the policy and its executor are what was exported, else 0; then do not fly with them. */
-int @name@_exec_boot_test(void);
+int @name@_exec_boot_test(@name@_exec *exec);
 
 #ifdef __cplusplus
 }
@@ -80,19 +81,18 @@ static void @name@_exec_vector_fill(@name@_exec_input *input, int call)
     input->target_yaw = @name@_exec_vector_number(bits[22]);
 }
 
-int @name@_exec_selftest(void)
+int @name@_exec_selftest(@name@_exec *exec)
 {
-    @name@_exec exec;
     @name@_exec_config config = @name@_exec_defaults();
     config.step_us = @NAME@_EXEC_NATIVE_US / 4u;
     config.ratio = 3u; /* natives come early, so that a wrong count shows */
-    @name@_exec_init(&exec, &config);
+    @name@_exec_init(exec, &config);
     for (int call = 0; call < @calls@; call++) {
         const uint8_t *expected = @name@_exec_vector_status[call];
         @name@_exec_input input;
         @name@_exec_vector_fill(&input, call);
         float action[@NAME@_ACTION_SIZE], obs[@NAME@_OBS_SIZE];
-        const @name@_exec_status status = @name@_exec_step(&exec, @name@_exec_vector_time[call][0], &input, action);
+        const @name@_exec_status status = @name@_exec_step(exec, @name@_exec_vector_time[call][0], &input, action);
         if (status.verdict != expected[0] || status.step != expected[1] || status.fault != expected[2]
             || status.hovering != expected[3]) {
             return call + 1;
@@ -100,7 +100,7 @@ int @name@_exec_selftest(void)
         if (status.step == @NAME@_EXEC_NO_STEP) {
             continue;
         }
-        @name@_exec_observe(&exec, &input, obs);
+        @name@_exec_observe(exec, &input, obs);
         for (int i = 0; i < @observed@; i++) {
             const int at = i < @previous_action@ ? i : i + @NAME@_ACTION_SIZE;
             if (@name@_exec_vector_bits(obs[at]) != @name@_exec_vector_obs[call][i]) {
@@ -111,9 +111,9 @@ int @name@_exec_selftest(void)
     return 0;
 }
 
-int @name@_exec_boot_test(void)
+int @name@_exec_boot_test(@name@_exec *exec)
 {
-    return @name@_selftest() <= 1e-5f && @name@_exec_selftest() == 0;
+    return @name@_selftest() <= 1e-5f && @name@_exec_selftest(exec) == 0;
 }
 
 #endif /* @NAME@_EXECUTOR_IMPLEMENTATION */

@@ -141,8 +141,8 @@ static void begin(void)
     config.every_call = @every_call@u;
     config.ratio = @ratio@u;
     config.tolerance_percent = 50u; /* steps wait for the next turn of the loop */
+    ready = @name@_exec_boot_test(&exec) != 0 ? 1u : 2u;
     @name@_exec_init(&exec, &config);
-    ready = @name@_exec_boot_test() != 0 ? 1u : 2u;
 }
 
 void @name@_betaflight_update(void)

@@ -2,6 +2,7 @@
 #include "@header@"
 #include "@test_header@"
 
+@declaration@
 int main(void)
 {
     return @test@ ? 0 : 1;

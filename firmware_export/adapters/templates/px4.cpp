@@ -23,7 +23,7 @@ constexpr const char *mode_name = "@name@";
 
 bool @class@::init()
 {
-    _tested = @name@_exec_boot_test() != 0;
+    _tested = @name@_exec_boot_test(&_exec) != 0;
     if (!_tested) {
         PX4_ERR("the self-test of @name@ failed");
         return false;

@@ -80,8 +80,9 @@ int @name@_stampfly_init(void)
     config.step_us = @step_us@u;
     config.every_call = @every_call@u;
     config.ratio = @ratio@u;
+    const int tested = @name@_exec_boot_test(&exec);
     @name@_exec_init(&exec, &config);
-    return @name@_exec_boot_test();
+    return tested;
 }
 
 /* Roll after pitch after yaw, in the sensors' axes, then in ours. */

@@ -4,6 +4,6 @@
 #define LOG_GROUP_START(group)
 #define LOG_GROUP_STOP(group)
 #define LOG_ADD(type, name, address) \
-    extern const void *const stub_log_##name; \
-    const void *const stub_log_##name = address;
+    extern const volatile void *const stub_log_##name; \
+    const volatile void *const stub_log_##name = address;
 #endif

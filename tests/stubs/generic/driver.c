@@ -7,10 +7,11 @@ static uint64_t now_us = 1000000;
 
 int stub_start(void)
 {
+    const int tested = quad_exec_boot_test(&exec);
     quad_exec_config config = quad_exec_defaults();
     config.ratio = 4u;
     quad_exec_init(&exec, &config);
-    return quad_exec_boot_test();
+    return tested;
 }
 
 /* native: position, quaternion w x y z */
