@@ -50,6 +50,7 @@ class Check:
 
 def export_c(config: C) -> list[Path]:
     """Writes all the files, or none; returns their paths."""
+    from .adapters.generate import adapter_files
     from .compiled import compile_policy
     from .published import as_policy, is_published
     from .report import as_json, as_markdown, facts
@@ -59,7 +60,7 @@ def export_c(config: C) -> list[Path]:
         path = as_policy(config.policy, Path(folder)) if is_published(config.policy) else config.policy
         source = read(path, config.name, config.dtype, config.activation)
     name = source.name
-    texts = c_files(source) | _adapter(config, name, source.spec)
+    texts = c_files(source) | adapter_files(name, source.spec, config.target)
     binaries = {f"{name}.bin": blob_file(source), f"{name}.onnx": source.data}
     report = facts(source, config.target, [*texts, *binaries, "REPORT.md", "REPORT.json"])
     texts |= {"REPORT.md": as_markdown(report), "REPORT.json": as_json(report)}
@@ -77,10 +78,6 @@ def export_c(config: C) -> list[Path]:
         for file in order:
             (config.output / file).parent.mkdir(parents=True, exist_ok=True)
         return [(staged / file).replace(config.output / file) for file in order]
-
-
-def _adapter(config: C, name: str, spec: object) -> dict[str, str]:
-    return {}
 
 
 def main() -> None:

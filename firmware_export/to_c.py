@@ -155,7 +155,7 @@ def c_files(source: Source) -> dict[str, str]:
     name = source.name
     return {
         f"{name}.h": _header(source),
-        f"{name}.c": _fill("policy.c", {"name": name, "NAME": name.upper()}),
+        f"{name}.c": fill("policy.c", {"name": name, "NAME": name.upper()}),
         f"{name}_vectors.h": _vectors(source),
         f"{name}_batch.c": _batch(source),
     }
@@ -209,7 +209,7 @@ def _header(source: Source) -> str:
         "body": _indent(body.lines),
         "metadata": _metadata(source),
     }
-    return _fill("policy.h", values)
+    return fill("policy.h", values)
 
 
 def _origin(source: Source) -> str:
@@ -259,7 +259,7 @@ def _functions(source: Source, body: str) -> str:
         "sqrt_guess": f"0x{SQRT_GUESS:08x}u",
         "sqrt_steps": SQRT_STEPS,
     }
-    texts = [_fill(_function_file(part, source.activation), values).rstrip() for part in used if used[part]]
+    texts = [fill(_function_file(part, source.activation), values).rstrip() for part in used if used[part]]
     texts.append(_sum_functions(source))
     return "\n\n".join(texts)
 
@@ -283,7 +283,7 @@ def _sum_functions(source: Source) -> str:
         "type": C_TYPES[dtype],
         "scale": ", const float *scale" if dtype == "i8" else "",
     }
-    texts = [_fill("functions/half.c", values).rstrip()] if dtype == "f16" else []
+    texts = [fill("functions/half.c", values).rstrip()] if dtype == "f16" else []
     for rows in [rows for rows, used in ((ROWS, wide), (FEWER_ROWS, narrow)) if used]:
         lines = [
             *(f"float s{k} = {start.format(k)};" for k in range(rows)),
@@ -294,7 +294,7 @@ def _sum_functions(source: Source) -> str:
             "}",
             *(f"y[{k}] = {finish.format(k)};" for k in range(rows)),
         ]
-        texts.append(_fill("functions/sum.c", {**values, "rows": rows, "lines": _indent(lines)}).rstrip())
+        texts.append(fill("functions/sum.c", {**values, "rows": rows, "lines": _indent(lines)}).rstrip())
     return "\n\n".join(texts)
 
 
@@ -346,10 +346,10 @@ def vectors_file(source: Source, template: str, observations: np.ndarray) -> str
         "origin": comment(_origin(source)),
         "steps": observations.shape[0],
         "sequences": observations.shape[1],
-        "observations": _table(f"{source.name}_vector_obs", observations),
-        "actions": _table(f"{source.name}_vector_action", source.reference.replay(observations)),
+        "observations": table(f"{source.name}_vector_obs", observations),
+        "actions": table(f"{source.name}_vector_action", source.reference.replay(observations)),
     }
-    return _fill(template, values)
+    return fill(template, values)
 
 
 def _batch(source: Source) -> str:
@@ -357,7 +357,7 @@ def _batch(source: Source) -> str:
     text = [str(byte) for byte in [*source.spec.to_json().encode(), 0]]
     rows = [", ".join(text[start : start + 24]) for start in range(0, len(text), 24)]
     values = {"name": source.name, "NAME": source.name.upper(), "spec": ",\n".join(f"    {row}" for row in rows)}
-    return _fill("batch.c", values)
+    return fill("batch.c", values)
 
 
 def _indent(lines: list[str]) -> str:
@@ -371,7 +371,7 @@ def _braces(values: np.ndarray) -> str:
     return "{\n" + ",\n".join(f"        {row}" for row in rows) + "\n    }"
 
 
-def _table(name: str, values: np.ndarray) -> str:
+def table(name: str, values: np.ndarray) -> str:
     flat = np.asarray(values, dtype=np.float32).ravel()
     return f"static const float {name}[{len(flat)}] = {_braces(flat)};"
 
@@ -381,7 +381,7 @@ def _string(text: str) -> str:
     return json.dumps(re.sub(r"[^\x20-\x7e]", "?", text).replace("??", "? ?"))
 
 
-def _fill(template: str, values: Mapping[str, object]) -> str:
+def fill(template: str, values: Mapping[str, object]) -> str:
     """A file of templates/ with each @name@ replaced by its value."""
     text = (TEMPLATES / template).read_text(encoding="ascii")
     return re.sub(r"@(\w+)@", lambda match: str(values[match[1]]), text)

@@ -294,7 +294,7 @@ int @name@_load(const void *file, uint32_t size, const @name@_weights **weights)
     if (@name@_word(bytes + 24) != @name@_crc_of(bytes + @header_bytes@, @weights_bytes@u)) {
         return @NAME@_BAD_WEIGHTS;
     }
-    *weights = (const @name@_weights *)((const char *)file + @header_bytes@);
+    *weights = (const @name@_weights *)(const void *)(bytes + @header_bytes@);
     return @NAME@_OK;
 }
 
