@@ -101,7 +101,9 @@ class Crazyflie:
         position: tuple[float, ...] = (0.0, 0.0, 0.0),
         quaternion: np.ndarray | None = None,
         rate: tuple[float, ...] = (0.0, 0.0, 0.0),
-        age_ms: tuple[int, int] = (0, 0),
+        frozen: bool = False,
+        deviation: float = 0.01,
+        age_ms: int = 0,
         is_position: bool = True,
         calls: int = 1,
         yaw: float = 0.0,
@@ -109,9 +111,9 @@ class Crazyflie:
         w, x, y, z = attitude(False) if quaternion is None else quaternion
         native = floats([*position, 0, 0, 0, x, y, z, w, *np.degrees(rate), 0, 0, 0, np.degrees(yaw)])
         motors = np.empty(4, np.float32)
-        ages = (ctypes.c_uint32 * 2)(*age_ms)
+        settings = ctypes.c_int(frozen), ctypes.c_float(deviation), ctypes.c_uint32(age_ms), ctypes.c_int(is_position)
         for _ in range(calls):
-            self.library.stub_loop(native.ctypes, ages, ctypes.c_int(is_position), motors.ctypes)
+            self.library.stub_loop(native.ctypes, *settings, motors.ctypes)
         return motors
 
     def log(self, name: str) -> int:

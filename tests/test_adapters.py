@@ -81,7 +81,7 @@ def test_the_crazyflie_flies_its_own_controller_until_it_is_told_to(crazyflie: C
 def test_the_crazyflie_does_not_take_over_blind(crazyflie: Crazyflie) -> None:
     crazyflie.library.stub_enable(1)
     assert not crazyflie.flies(crazyflie.loop(position=(np.nan, 0.0, 0.0), calls=4))
-    assert not crazyflie.flies(crazyflie.loop(age_ms=(150, 0), calls=4))
+    assert not crazyflie.flies(crazyflie.loop(deviation=0.3, calls=4))
     assert crazyflie.flies(crazyflie.loop(calls=2))
 
 
@@ -100,6 +100,17 @@ def test_the_crazyflie_holds_hands_back_and_stays_back(crazyflie: Crazyflie) -> 
     assert crazyflie.flies(crazyflie.loop(calls=2))
 
 
+@pytest.mark.parametrize(("frozen", "deviation", "fault", "calls"), [(True, 0.01, 4, 50 + 20), (False, 0.3, 3, 20)])
+def test_the_crazyflie_notices_an_estimate_that_stopped_or_is_lost(
+    crazyflie: Crazyflie, frozen: bool, deviation: float, fault: int, calls: int
+) -> None:
+    crazyflie.library.stub_enable(1)
+    assert crazyflie.flies(crazyflie.loop(calls=10))
+    flew = [crazyflie.flies(crazyflie.loop(frozen=frozen, deviation=deviation)) for _ in range(120)]
+    assert flew.index(False) in range(calls, calls + 5)
+    assert crazyflie.log("fault") == fault
+
+
 def test_the_crazyflie_steps_at_500_hz_and_natively_at_100_hz(crazyflie: Crazyflie) -> None:
     crazyflie.library.stub_enable(1)
     motors, steps = [], []
@@ -114,7 +125,7 @@ def test_the_crazyflie_stops_when_set_points_stop(crazyflie: Crazyflie) -> None:
     crazyflie.library.stub_enable(1)
     crazyflie.loop(calls=4)
     assert crazyflie.log("hovering") == 0
-    crazyflie.loop(age_ms=(0, 201), calls=2)
+    crazyflie.loop(age_ms=201, calls=2)
     assert crazyflie.log("hovering") == 1
 
 
@@ -359,27 +370,46 @@ def test_swapped_motors_are_noticed(exported: Export, tmp_path: Path, stack: str
     assert not all(pushes_back(lambda _: tmp_path, stack, error) for error in ERRORS)
 
 
-def test_taking_over_again_begins_with_a_fresh_memory(crazyflie: Crazyflie, betaflight: Betaflight, px4: Px4) -> None:
-    place = (0.2, -0.1, 0.1)
-
-    def crazyflie_flight() -> np.ndarray:
+def crazyflie_flights(crazyflie: Crazyflie) -> list[np.ndarray]:
+    """The motors after the same beginning of three flights of the same robot."""
+    motors = []
+    for _ in range(3):
         crazyflie.library.stub_enable(0)
         crazyflie.loop(calls=10)
         crazyflie.library.stub_enable(1)
-        return crazyflie.loop(place, calls=30)
+        motors.append(crazyflie.loop((0.2, -0.1, 0.1), calls=30))
+    return motors
 
-    def betaflight_flight() -> np.ndarray:
+
+def betaflight_flights(betaflight: Betaflight) -> list[np.ndarray]:
+    motors = []
+    for _ in range(3):
         betaflight.set(switches=0)
-        betaflight.loop(place, calls=80)
+        betaflight.loop((0.2, -0.1, 0.1), calls=80)
         betaflight.set()
-        return betaflight.loop(place, calls=240)
+        motors.append(betaflight.loop((0.2, -0.1, 0.1), calls=240) / 1000)
+    return motors
 
-    def px4_flight() -> np.ndarray:
+
+def px4_flights(px4: Px4) -> list[np.ndarray]:
+    motors = []
+    for _ in range(3):
         px4.loop(active=False, calls=10)
-        return px4.loop(place, calls=12)
+        motors.append(px4.loop((0.2, -0.1, 0.1), calls=12)[:4])
+    return motors
 
-    for flight in (crazyflie_flight, betaflight_flight, px4_flight):
-        np.testing.assert_array_equal(flight(), flight())
+
+def test_taking_over_again_begins_with_a_fresh_memory(crazyflie: Crazyflie, betaflight: Betaflight, px4: Px4) -> None:
+    for flights in (crazyflie_flights(crazyflie), betaflight_flights(betaflight), px4_flights(px4)):
+        assert np.ptp(flights, axis=0).max() < 1e-4
+
+
+def test_a_missing_reset_is_noticed(exported: Export, tmp_path: Path) -> None:
+    for path in exported("crazyflie").glob("quad*.[ch]"):
+        text = path.read_text()
+        assert "quad_exec_reset(&exec);" in text or path.name != "quad_crazyflie.c"
+        (tmp_path / path.name).write_text(text.replace("quad_exec_reset(&exec);", ""))
+    assert np.ptp(crazyflie_flights(Crazyflie(tmp_path)), axis=0).max() > 1e-2
 
 
 @pytest.mark.parametrize("stack", WIRING)

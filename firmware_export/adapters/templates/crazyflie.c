@@ -24,6 +24,11 @@
 #include "@name@_executor.h"
 #include "@name@_executor_vectors.h"
 
+/* Standard deviation [m] of the Kalman filter's position beyond which it counts as lost. */
+#ifndef @NAME@_MAX_POSITION_DEVIATION
+#define @NAME@_MAX_POSITION_DEVIATION 0.2f
+#endif
+
 static const float axes[3] = {@axes@};
 static const float quaternion_signs[4] = {@quaternion_signs@}; /* w, x, y, z */
 static const float rate_scale = @rate_scale@;                  /* of the gyroscope, to rad/s */
@@ -37,6 +42,9 @@ static uint8_t mode = IDLE;
 static volatile uint8_t tested; /* set by the app's task, read by the stabilizer's */
 static uint8_t verdict, step, fault, hovering, timing;
 static uint32_t duration_us;
+static logVarId_t variance[3];
+static float estimate[10];   /* as it was when it last changed */
+static uint64_t estimate_us; /* when it did */
 
 /* The self-test is done here because the tasks that start the controller have too little stack for it. */
 void appMain(void)
@@ -47,6 +55,9 @@ void appMain(void)
     config.every_call = @every_call@u;
     config.ratio = @ratio@u;
     @name@_exec_init(&exec, &config);
+    variance[0] = logGetVarId("kalman", "varX");
+    variance[1] = logGetVarId("kalman", "varY");
+    variance[2] = logGetVarId("kalman", "varZ");
     if (good) {
         tested = 1u;
     } else {
@@ -83,7 +94,33 @@ static float target_yaw(const setpoint_t *setpoint)
     return @yaw_sign@ * atan2f(2.0f * (q->w * q->z + q->x * q->y), 1.0f - 2.0f * (q->y * q->y + q->z * q->z));
 }
 
-/* The firmware stamps in ticks of 1 ms since the scheduler began, which is not when the microseconds began. */
+/* Whether the Kalman filter itself believes its position: without measurements it grows unsure within a second. */
+static bool position_is_known(void)
+{
+    for (int i = 0; i < 3; i++) {
+        if (!LOG_VARID_IS_VALID(variance[i])) {
+            return false; /* another estimator */
+        }
+        const float v = logGetFloat(variance[i]);
+        if (!(v >= 0.0f && v < @NAME@_MAX_POSITION_DEVIATION * @NAME@_MAX_POSITION_DEVIATION)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The estimate carries no time stamps. It is noisy, so one that does not change at all is one that is not made. */
+static void watch(uint64_t now_us, const float now[10])
+{
+    for (int i = 0; i < 10; i++) {
+        if (now[i] < estimate[i] || now[i] > estimate[i]) {
+            estimate_us = now_us;
+        }
+        estimate[i] = now[i];
+    }
+}
+
+/* Set-points are stamped in ticks since the scheduler began, which is not when the microseconds began. */
 static uint64_t stamp(uint64_t now_us, uint32_t tick)
 {
     const uint32_t age_ms = T2M(xTaskGetTickCount()) - tick;
@@ -114,8 +151,13 @@ static void fill(@name@_exec_input *input, uint64_t now_us, const setpoint_t *se
         input->quaternion[i] = quaternion_signs[i] * quaternion[i];
     }
     input->target_yaw = target_yaw(setpoint);
-    input->position_us = stamp(now_us, state->position.timestamp);
-    input->attitude_us = stamp(now_us, state->attitude.timestamp);
+    const float now[10] = {
+        position[0], position[1], position[2], velocity[0], velocity[1], velocity[2],
+        quaternion[0], quaternion[1], quaternion[2], quaternion[3],
+    };
+    watch(now_us, now);
+    input->position_us = position_is_known() ? estimate_us : 0u; /* 0 is older than any limit */
+    input->attitude_us = estimate_us;
     input->angular_velocity_us = now_us; /* the loop waits for the gyroscope */
     input->setpoint_us = stamp(now_us, setpoint->timestamp);
 }

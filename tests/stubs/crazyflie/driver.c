@@ -7,6 +7,7 @@
 #include "controller.h"
 #include "controller_pid.h"
 #include "debug.h"
+#include "log.h"
 #include "usec_time.h"
 
 static uint64_t now_us = 5000000;
@@ -29,6 +30,9 @@ void vTaskDelay(uint32_t ticks)
     longjmp(app_sleeps, 1); /* the app's task never returns */
 }
 void stub_print(const char *text) { (void)text; }
+static float deviation;
+logVarId_t logGetVarId(const char *group, const char *name) { return group[0] == 'k' && name[0] == 'v' ? 7u : 0xffffu; }
+float logGetFloat(logVarId_t id) { return id == 7u ? deviation * deviation : -1.0f; }
 void controllerPidInit(void) {}
 bool controllerPidTest(void) { return true; }
 
@@ -57,17 +61,18 @@ int stub_start(void)
 void stub_enable(int on) { *stub_param_enable = (uint8_t)on; }
 
 /* native: position, velocity, quaternion x y z w, gyro [deg/s], target position, target yaw [deg];
- * age_ms: of the estimate and of the set-point */
-void stub_loop(const float native[17], const uint32_t age_ms[2], int is_position, float motors[4])
+ * The estimate trembles unless it is frozen. sigma: its standard deviation [m]; age_ms: of the set-point. */
+void stub_loop(const float native[17], int frozen, float sigma, uint32_t age_ms, int is_position, float motors[4])
 {
+    const float tremble = frozen ? 0.0f : 1e-7f * (float)(loop % 3u);
+    deviation = sigma;
     now_us += 1000u;
     const uint32_t tick = xTaskGetTickCount();
-    state.position = (point_t){tick - age_ms[0], native[0], native[1], native[2]};
-    state.velocity = (velocity_t){tick - age_ms[0], native[3], native[4], native[5]};
-    state.attitude.timestamp = tick;
-    state.attitudeQuaternion = (quaternion_t){tick, native[6], native[7], native[8], native[9]};
+    state.position = (point_t){0, native[0], native[1], native[2]};
+    state.velocity = (velocity_t){0, native[3] + tremble, native[4], native[5]};
+    state.attitudeQuaternion = (quaternion_t){0, native[6], native[7], native[8], native[9]};
     sensors.gyro = (Axis3f){native[10], native[11], native[12]};
-    setpoint.timestamp = tick - age_ms[1];
+    setpoint.timestamp = tick - age_ms;
     setpoint.position = (point_t){0, native[13], native[14], native[15]};
     setpoint.attitude.yaw = native[16];
     setpoint.mode.x = setpoint.mode.y = setpoint.mode.z = is_position ? modeAbs : modeVelocity;
