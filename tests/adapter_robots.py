@@ -58,7 +58,7 @@ def attitude(frd: bool, right_down: float = 0.0, nose_up: float = 0.0, nose_righ
     return np.array([np.cos(np.abs(half).max()), *np.sin(half)])
 
 
-def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.CDLL:
+def build(folder: Path, stack: str, *adapter: str, cpp: bool = False, define: str = "") -> ctypes.CDLL:
     """The adapter and the driver of its stand-in, compiled strictly, as a library."""
     objects = []
     for source in [*(folder / name for name in adapter), *sorted((STUBS / stack).glob("driver.c*"))]:
@@ -67,6 +67,7 @@ def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.
             flags = flags[:1]
         if compiler == "c++":  # copies of the library share nothing
             flags = [*flags, "-fno-gnu-unique"]
+        flags = [*flags, f"-D{define}"] if define else flags
         out = folder / f"{source.stem}.o"
         includes = ["-I", str(STUBS / stack), "-I", str(folder)]
         subprocess.run([compiler, *flags, "-O2", "-fPIC", *includes, "-c", str(source), "-o", str(out)], check=True)
@@ -76,10 +77,10 @@ def build(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.
     return ctypes.CDLL(str(library))
 
 
-def private(folder: Path, stack: str, *adapter: str, cpp: bool = False) -> ctypes.CDLL:
+def private(folder: Path, stack: str, *adapter: str, cpp: bool = False, define: str = "") -> ctypes.CDLL:
     """A copy of its own for each robot, because the adapters keep their state as their stacks do: in variables."""
     if not (folder / f"{stack}.so").exists():
-        build(folder, stack, *adapter, cpp=cpp)
+        build(folder, stack, *adapter, cpp=cpp, define=define)
     copy = folder / f"{stack}{len(list(folder.glob('*.so')))}.so"
     shutil.copy(folder / f"{stack}.so", copy)
     return ctypes.CDLL(str(copy))
@@ -133,8 +134,8 @@ def crazyflie_answers(exported: Export, **error: float) -> np.ndarray:
 class Px4:
     """The compiled module; each call of `loop` is one sample of the gyroscope."""
 
-    def __init__(self, folder: Path, rate_hz: int = 400) -> None:
-        self.library = private(folder, "px4", "quad_px4.cpp", "quad_executor.c", cpp=True)
+    def __init__(self, folder: Path, rate_hz: int = 400, define: str = "") -> None:
+        self.library = private(folder, "px4", "quad_px4.cpp", "quad_executor.c", cpp=True, define=define)
         self.library.stub_printed.restype = ctypes.c_char_p
         self.library.stub_loop.restype = ctypes.c_uint
         self.step_us = 1_000_000 // rate_hz

@@ -173,6 +173,13 @@ def test_px4_holds_then_asks_once_for_the_hold_mode(px4: Px4) -> None:
     assert px4.published == 14
 
 
+def test_px4_of_the_newer_module_interface_flies_the_same(exported: Export, tmp_path: Path, px4: Px4) -> None:
+    shutil.copytree(exported("px4"), tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.so", "*.o"))
+    newer = Px4(tmp_path, define="QUAD_PX4_DESCRIPTOR")
+    np.testing.assert_array_equal(newer.loop((0.1, 0.2, 0.3), calls=9), px4.loop((0.1, 0.2, 0.3), calls=9))
+    assert newer.library.stub_command(b"status") == 0 and newer.library.stub_stop() == 23
+
+
 def test_px4_refuses_a_gyroscope_slower_than_the_policy(exported: Export, px4: Px4) -> None:
     slow = Px4(exported("px4"), rate_hz=50)
     assert not slow.started and b"allowed: 100 Hz or more" in slow.library.stub_printed()

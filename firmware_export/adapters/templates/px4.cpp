@@ -15,6 +15,10 @@ constexpr uint8_t motors[4] = {@motors@}; // output k is the policy's motor moto
 constexpr const char *mode_name = "@name@";
 }
 
+#ifdef @NAME@_PX4_DESCRIPTOR
+ModuleBase::Descriptor @class@::desc{task_spawn, custom_command, print_usage};
+#endif
+
 @class@::@class@() :
     ModuleParams(nullptr),
     ScheduledWorkItem(MODULE_NAME, px4::wq_configurations::rate_ctrl)
@@ -172,7 +176,11 @@ void @class@::Run()
         _rate.unregisterCallback();
         leave();
         ScheduleClear();
+#ifdef @NAME@_PX4_DESCRIPTOR
+        exit_and_cleanup(desc);
+#else
         exit_and_cleanup();
+#endif
         return;
     }
     answer_registration();
@@ -208,6 +216,17 @@ void @class@::Run()
     answer_arming_check();
 }
 
+void @class@::remember(@class@ *instance, int task_id)
+{
+#ifdef @NAME@_PX4_DESCRIPTOR
+    desc.object.store(instance);
+    desc.task_id = task_id;
+#else
+    _object.store(instance);
+    _task_id = task_id;
+#endif
+}
+
 int @class@::task_spawn(int argc, char *argv[])
 {
     (void)argc;
@@ -217,14 +236,12 @@ int @class@::task_spawn(int argc, char *argv[])
         PX4_ERR("no memory");
         return PX4_ERROR;
     }
-    _object.store(instance);
-    _task_id = task_id_is_work_queue;
+    remember(instance, task_id_is_work_queue);
     if (instance->init()) {
         return PX4_OK;
     }
     delete instance;
-    _object.store(nullptr);
-    _task_id = -1;
+    remember(nullptr, -1);
     return PX4_ERROR;
 }
 
@@ -257,5 +274,9 @@ int @class@::print_usage(const char *reason)
 
 extern "C" __EXPORT int @module@_main(int argc, char *argv[])
 {
+#ifdef @NAME@_PX4_DESCRIPTOR
+    return ModuleBase::main(@class@::desc, argc, argv);
+#else
     return @class@::main(argc, argv);
+#endif
 }

@@ -26,9 +26,16 @@
 
 #include "@name@_executor.h"
 
+#ifdef @NAME@_PX4_DESCRIPTOR // versions in which a module describes itself by a ModuleBase::Descriptor
+class @class@ : public ModuleBase, public ModuleParams, public px4::ScheduledWorkItem
+#else
 class @class@ : public ModuleBase<@class@>, public ModuleParams, public px4::ScheduledWorkItem
+#endif
 {
 public:
+#ifdef @NAME@_PX4_DESCRIPTOR
+    static Descriptor desc;
+#endif
     @class@();
     ~@class@() override = default;
 
@@ -42,6 +49,7 @@ public:
 private:
     static constexpr uint64_t REQUEST_ID = @request_id@;
 
+    static void remember(@class@ *instance, int task_id);
     void Run() override;
     void announce();
     void leave();

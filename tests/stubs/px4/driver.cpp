@@ -42,6 +42,15 @@ template <typename T> static void play(StubTopic &topic, const T &message)
     topic.count++;
 }
 
+static px4::ScheduledWorkItem *module()
+{
+#ifdef QUAD_PX4_DESCRIPTOR
+    return static_cast<QuadPolicy *>(QuadPolicy::desc.object.value);
+#else
+    return ModuleBase<QuadPolicy>::_object.value;
+#endif
+}
+
 extern "C" int policy_quad_main(int argc, char *argv[]);
 
 extern "C" const char *stub_printed() { return printed; }
@@ -108,7 +117,7 @@ extern "C" unsigned stub_loop(const float native[17], int step_us, int active, i
         request.request_id = static_cast<uint8_t>(ask);
         play(stub_arming_check_request, request);
     }
-    static_cast<px4::ScheduledWorkItem *>(ModuleBase<QuadPolicy>::_object.value)->Run();
+    module()->Run();
     actuator_motors_s out;
     memcpy(&out, stub_actuator_motors.bytes, sizeof(out));
     memcpy(motors, out.control, sizeof(out.control));
@@ -142,7 +151,7 @@ extern "C" int stub_stock_controllers_off()
 extern "C" int stub_stop()
 {
     stub_exit = true;
-    static_cast<px4::ScheduledWorkItem *>(ModuleBase<QuadPolicy>::_object.value)->Run();
+    module()->Run();
     unregister_ext_component_s message;
     memcpy(&message, stub_unregister_ext_component.bytes, sizeof(message));
     return message.mode_id;

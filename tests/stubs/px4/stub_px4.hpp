@@ -172,6 +172,37 @@ template <typename T> struct StubPointer {
 };
 
 extern bool stub_exit;
+#ifdef QUAD_PX4_DESCRIPTOR
+class ModuleBase
+{
+public:
+    struct Descriptor {
+        int (*task_spawn)(int, char *[]);
+        int (*custom_command)(int, char *[]);
+        int (*print_usage)(const char *);
+        StubPointer<ModuleBase> object{};
+        int task_id{-1};
+        Descriptor(int (*spawn)(int, char *[]), int (*command)(int, char *[]), int (*usage)(const char *)) :
+            task_spawn(spawn), custom_command(command), print_usage(usage)
+        {
+        }
+    };
+    virtual ~ModuleBase() = default;
+    virtual int print_status() { return 0; }
+    static int main(Descriptor &desc, int argc, char *argv[])
+    {
+        if (argc > 1 && strcmp(argv[1], "status") == 0) {
+            return desc.object.value->print_status();
+        }
+        return argc > 1 && strcmp(argv[1], "start") == 0 ? desc.task_spawn(argc, argv) : desc.custom_command(argc, argv);
+    }
+
+protected:
+    static constexpr int task_id_is_work_queue = -2;
+    bool should_exit() const { return stub_exit; }
+    void exit_and_cleanup(Descriptor &) {}
+};
+#else
 template <typename T> class ModuleBase
 {
 public:
@@ -194,3 +225,4 @@ protected:
 };
 template <typename T> StubPointer<T> ModuleBase<T>::_object;
 template <typename T> int ModuleBase<T>::_task_id = -1;
+#endif
