@@ -17,11 +17,13 @@ from controllers.g1 import SOLE_RADIUS
 from controllers.rotations import conjugate, rotate
 from sim.motions.clip import Clip
 from sim.motions.kinematics import GRAVITY, Kinematics, key_bodies, soles, sweep_clip
-from sim.motions.stance import find_stance, touching
+from sim.motions.stance import find_stance
 
 Array = NDArray[np.floating]
+Flags = NDArray[np.bool_]
 
 FRICTION = 0.8  # of the floor, for the forces that a motion may use
+TOUCHING = 0.005  # [m] over the lowest point of the standing feet: as near as this counts as touching
 BEARING = 0.01  # [m] height of a sole point that may still carry force
 BALANCED = 0.02  # of the weight, and of the weight times 1 m: force and moment that may be missing
 
@@ -67,13 +69,15 @@ def measure(clip: Clip) -> Figures:
     points = kinematics.points(sweep, soles())
     height = points[..., 2] - SOLE_RADIUS
     if clip.contacts.any():
-        feet, touch = clip.contacts, touching(kinematics, sweep.rotations, height, clip.contacts)
+        feet = clip.contacts
     else:
         stance = find_stance(kinematics, clip.root_position, clip.root_quaternion, clip.joint_position, clip.fps)
-        feet, touch = stance.feet, stance.points
+        feet = stance.feet
     lowest = np.where(np.repeat(feet, 4, axis=1), height, np.inf).min(axis=1)
     standing = lowest[np.isfinite(lowest)]
-    held = touch[1:] & touch[:-1]
+    # A point of a standing foot slides where it is on the floor, or under it, or as near as the foot's lowest point.
+    near = np.repeat(feet, 4, axis=1) & (height < np.maximum(0, lowest)[:, None] + TOUCHING)
+    held = near[1:] & near[:-1]
     slip = np.linalg.norm(np.diff(points[..., :2], axis=0), axis=2)[held] * clip.fps
     margins = np.minimum(robot.upper - clip.joint_position, clip.joint_position - robot.lower)
     nearest = int(margins.min(axis=0).argmin())
@@ -102,7 +106,7 @@ def as_json(figures: Figures) -> dict:
     return {name: round(value, 5) if isinstance(value, float) else value for name, value in asdict(figures).items()}
 
 
-def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, feet: Array) -> tuple[Array, Array]:
+def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, feet: Flags) -> tuple[Array, Array]:
     """Joint torques (T, J) [Nm], and whether the floor can give what else is needed (T,).
 
     Inverse dynamics says which force and moment the whole body needs. Sole points of standing feet push with forces

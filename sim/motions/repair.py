@@ -11,14 +11,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from controllers.g1 import SOLE_RADIUS
 from sim.motions.clip import Clip, ClipError, make_clip
-from sim.motions.kinematics import kinematics_of
+from sim.motions.kinematics import Kinematics, kinematics_of, soles, sweep_clip
 from sim.motions.measure import as_json, change_of_key_bodies, measure
-from sim.motions.solve import Tolerances, Wanted, solve
-from sim.motions.stance import find_stance
+from sim.motions.solve import Solution, Tolerances, Wanted, solve
+from sim.motions.stance import find_stance, runs
 from sim.motions.tidy import tidy
 
+Flags = NDArray[np.bool_]
+
+CLEARANCE = 0.01  # [m] of swinging feet; a robot stumbles over what a reference merely grazes
+CLEARING = 0.1  # [s] from a stance to there, and as long again for the rise
+PASSES = 5  # at most, to find which part of a sole touches
+ROUGH = 10  # iterations of each
+NEARLY = 0.008  # [m] a sole point of a standing foot that is lower touches
+OUT_OF_REACH = 0.0015  # [m] left over the lowest point of its foot: this point cannot touch
 REPAIRED = "repair"  # the part of a clip's report that says so
 
 
@@ -47,21 +57,26 @@ def repair(clip: Clip, tolerances: Tolerances = Tolerances()) -> Clip:  # noqa: 
         raise ClipError(f"the motion has {frames} frames after tidying: a repair needs 5 or more")
     own = clip.contacts[tidied.first : tidied.first + frames] if clip.contacts.any() else None
     stance = find_stance(kinematics, tidied.position, tidied.quaternion, tidied.joints, clip.fps, own)
-    solution = solve(
-        kinematics,
-        Wanted(
-            fps=clip.fps,
-            position=tidied.position,
-            quaternion=tidied.quaternion,
-            joints=tidied.joints,
-            touching=stance.points,
-            held=stance.points,
-            lift=-stance.floor,
-            clearance=np.zeros(stance.points.shape),
-            weight=np.ones(frames),
-        ),
-        tolerances,
+    wanted = Wanted(
+        fps=clip.fps,
+        position=tidied.position,
+        quaternion=tidied.quaternion,
+        joints=tidied.joints,
+        touching=stance.points,
+        held=stance.points,
+        lift=-stance.floor,
+        clearance=clearance(stance.feet, clip.fps),
+        weight=np.ones(frames),
     )
+    # Which part of a sole touches was guessed from a posture that did not stand on the floor: the motion that does says
+    # it better.
+    for _ in range(PASSES):
+        solution = solve(kinematics, wanted, tolerances, ROUGH)
+        touch = _touch(kinematics, solution, stance.feet, wanted.touching)
+        if (touch == wanted.touching).all():
+            break
+        wanted = replace(wanted, touching=touch, held=touch, start=solution.arrays)
+    solution = solve(kinematics, replace(wanted, start=solution.arrays), tolerances)
     reference = make_clip(clip.fps, clip.joint_names, tidied.position, tidied.quaternion, tidied.joints, stance.feet)
     result = make_clip(
         clip.fps,
@@ -112,12 +127,33 @@ def broken(report: dict[str, Any], bounds: Bounds = Bounds()) -> list[str]:
     return found
 
 
-def _off_floor(clip: Clip, flying: np.ndarray) -> bool:
-    """Whether the soles are over the floor in the middle of every flight."""
-    from controllers.g1 import SOLE_RADIUS
-    from sim.motions.kinematics import soles, sweep_clip
-    from sim.motions.stance import runs
+def clearance(feet: Flags, fps: float) -> NDArray[np.floating]:
+    """(T, 8) height that the points of swinging feet keep over the floor [m]: none near a stance, else CLEARANCE."""
+    frames = len(feet)
+    result = np.zeros((frames, 8))
+    times = np.arange(frames)
+    for foot in range(2):
+        standing = np.flatnonzero(feet[:, foot])
+        if len(standing):
+            after = np.searchsorted(standing, times).clip(0, len(standing) - 1)
+            near = np.abs(standing[after] - times), np.abs(standing[np.maximum(after - 1, 0)] - times)
+            away = np.minimum(*near) / fps
+            rise = np.clip(away / CLEARING - 0.5, 0, 1)
+            result[:, 4 * foot : 4 * foot + 4] = (CLEARANCE * rise)[:, None]
+    return result
 
+
+def _touch(kinematics: Kinematics, solution: Solution, feet: Flags, planned: Flags) -> Flags:
+    """(T, 8) points of standing feet that touch or all but touch; without those that were meant to and cannot, because
+    an ankle is at its limit, unless none of the foot is lower."""
+    sweep = kinematics.sweep(solution.position, solution.quaternion, solution.joints)
+    height = kinematics.points(sweep, soles())[..., 2] - SOLE_RADIUS
+    lowest = np.repeat(height.reshape(-1, 2, 4).min(axis=2), 4, axis=1)
+    return np.repeat(feet, 4, axis=1) & np.where(planned, height < lowest + OUT_OF_REACH, height < NEARLY)
+
+
+def _off_floor(clip: Clip, flying: Flags) -> bool:
+    """Whether the soles are over the floor in the middle of every flight."""
     kinematics, sweep = sweep_clip(clip)
     lowest = kinematics.points(sweep, soles())[..., 2].min(axis=1) - SOLE_RADIUS
-    return all(lowest[first:last].max() > 0.01 for first, last in runs(flying))
+    return all(lowest[first:last].max() > CLEARANCE for first, last in runs(flying))

@@ -10,11 +10,12 @@ A term with the tolerance s adds (error / s)^2; the tolerances are in `Tolerance
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solveh_banded
+from scipy.ndimage import maximum_filter1d
 
 from controllers.g1 import SOLE_RADIUS
 from controllers.rotations import conjugate, multiply
@@ -26,9 +27,11 @@ Flags = NDArray[np.bool_]
 
 WINDOW = 2000  # frames that are solved at once; longer motions in windows, each tied to the end of the last
 OVERLAP = 60  # frames that a window shares with the last
-ITERATIONS = 25
-SETTLED = 2e-5  # [m], [rad] largest step after which nothing moves any more
-LARGEST_STEP = 0.3  # [m], [rad] of one iteration: beyond it the tangent says little
+ITERATIONS = 40
+SETTLED = 1e-4  # [m], [rad] largest step after which nothing moves any more
+SHRINKING = 0.8  # of the step before: a step that shrinks less is damped
+LEAST_DAMPING = 100.0  # [1/m^2], [1/rad^2]: of a tenth of a metre or radian
+LARGEST_STEP = 0.3  # [m], [rad] of one iteration in any frame: beyond it the tangent says little
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,9 @@ class Tolerances:
     """The same for the joints [rad/s^2]."""
     lift_acceleration: float = 0.5
     """Of the lift [m/s^2]."""
-    height: float = 2e-4
+    height: float = 5e-5
     """Of a touching point over the floor [m]."""
-    slip: float = 1e-3
+    slip: float = 3e-4
     """Speed of a point that touches in two frames [m/s]."""
     limit: float = 1e-4
     """Beyond a joint's range [rad]."""
@@ -80,6 +83,8 @@ class Wanted:
     """(T, 8) height that a point keeps above the floor at least [m]."""
     weight: Array
     """(T,) of the wanted postures; 0 where there is none to keep to."""
+    start: tuple[Array, Array, Array, Array] | None = None
+    """Position, quaternion, joints and lift to begin with; the lifted wanted motion when absent."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,18 @@ class Solution:
     step: float
     """Largest of the last one [m], [rad]."""
 
+    @property
+    def arrays(self) -> tuple[Array, Array, Array, Array]:
+        return self.position, self.quaternion, self.joints, self.lift
 
-def solve(kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances = Tolerances()) -> Solution:
-    """The motion that fits best."""
+
+def solve(
+    kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances = Tolerances(), iterations: int = ITERATIONS
+) -> Solution:
+    """The motion that fits best, after at most so many iterations."""
     frames = len(wanted.position)
     if frames <= WINDOW:
-        return _solve(kinematics, wanted, tolerances, None)
+        return _solve(kinematics, wanted, tolerances, iterations, None)
     parts: list[Solution] = []
     start = 0
     while True:
@@ -108,29 +119,32 @@ def solve(kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances = Toler
         before = None
         if parts:
             last = parts[-1]
-            before = tuple(values[-OVERLAP : -OVERLAP // 2] for values in _arrays(last))
-        part = _solve(kinematics, _cut(wanted, start, stop), tolerances, before)
+            before = tuple(values[-OVERLAP : -OVERLAP // 2] for values in last.arrays)
+        part = _solve(kinematics, _cut(wanted, start, stop), tolerances, iterations, before)
         parts.append(part)
         if stop == frames:
             break
         start = stop - OVERLAP
     skip, keep = OVERLAP // 2, -(OVERLAP - OVERLAP // 2)
-    joined = [
-        np.concatenate(
-            [values[(skip if i else 0) : (keep if i < len(parts) - 1 else None)] for i, values in enumerate(arrays)]
-        )
-        for arrays in zip(*(_arrays(part) for part in parts), strict=True)
-    ]
-    return Solution(*joined, max(part.iterations for part in parts), max(part.step for part in parts))
 
+    def joined(pieces: list[Array]) -> Array:
+        last = len(pieces) - 1
+        return np.concatenate([p[(skip if i else 0) : (keep if i < last else None)] for i, p in enumerate(pieces)])
 
-def _arrays(solution: Solution) -> tuple[Array, Array, Array, Array]:
-    return solution.position, solution.quaternion, solution.joints, solution.lift
+    return Solution(
+        position=joined([part.position for part in parts]),
+        quaternion=joined([part.quaternion for part in parts]),
+        joints=joined([part.joints for part in parts]),
+        lift=joined([part.lift for part in parts]),
+        iterations=max(part.iterations for part in parts),
+        step=max(part.step for part in parts),
+    )
 
 
 def _cut(wanted: Wanted, start: int, stop: int) -> Wanted:
-    fields = {name: value[start:stop] for name, value in vars(wanted).items() if name != "fps"}
-    return Wanted(fps=wanted.fps, **fields)
+    cut = {name: value[start:stop] for name, value in vars(wanted).items() if isinstance(value, np.ndarray)}
+    begin = None if wanted.start is None else tuple(values[start:stop] for values in wanted.start)
+    return replace(wanted, **cut, start=begin)
 
 
 class _Band:
@@ -170,7 +184,11 @@ class _Band:
 
 
 def _solve(
-    kinematics: Kinematics, wanted: Wanted, tolerances: Tolerances, before: tuple[Array, ...] | None
+    kinematics: Kinematics,
+    wanted: Wanted,
+    tolerances: Tolerances,
+    iterations: int,
+    before: tuple[Array, ...] | None,
 ) -> Solution:
     """One window; `before` holds the positions that its first frames must have."""
     lower, upper = kinematics.robot.lower, kinematics.robot.upper
@@ -182,6 +200,8 @@ def _solve(
     position, quaternion = wanted.position.copy(), wanted.quaternion.copy()
     position[:, 2] += lift
     joints = wanted.joints.copy()
+    if wanted.start is not None:
+        position, quaternion, joints, lift = (values.copy() for values in wanted.start)
     acceleration = np.concatenate(
         [
             np.full(3, tolerances.root_acceleration),
@@ -191,8 +211,11 @@ def _solve(
         ]
     )
     bending = (wanted.fps**2 / acceleration) ** 2
-    done, step = 0, np.inf
-    while done < ITERATIONS and step > SETTLED:
+    below = np.zeros(wanted.touching.shape, dtype=bool)
+    beyond = np.zeros(joints.shape, dtype=bool)
+    damping, before_sizes = np.zeros(frames), np.full(frames, np.inf)
+    done, step, changed = 0, np.inf, True
+    while done < iterations and (step > SETTLED or changed):
         done += 1
         sweep = kinematics.sweep(position, quaternion, joints, derivatives=True)
         band = _Band(frames, n)
@@ -206,20 +229,35 @@ def _solve(
             axis=1,
         )  # (T, n)
         _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
-        _stand(band, kinematics, sweep, feet, wanted, tolerances)
-        _limit(band, joints, lower, upper, tolerances)
+        vertical, room = _stand(band, kinematics, sweep, feet, wanted, below, tolerances)
+        _limit(band, joints, lower, upper, beyond, tolerances)
         band.add_bending(deviation, bending)
         if before is not None:
             _hold(band, before, position, quaternion, joints, lift)
+        band.lower[0] += damping[:, None]
         change = band.solve()
-        step = float(np.abs(change).max())
-        change *= min(1.0, LARGEST_STEP / max(step, 1e-12))
+        sizes = np.abs(change).max(axis=1)
+        change *= np.minimum(1.0, LARGEST_STEP / np.maximum(sizes, 1e-12))[:, None]
+        damping = _damping(damping, sizes, before_sizes)
+        before_sizes, step = sizes, float(sizes.max())
+        left = room + np.einsum("tpn,tn->tp", vertical, change)
+        turned = joints + change[:, 6:-1]
+        changed = ((left < 0) != below).any() or (((turned < lower) | (turned > upper)) != beyond).any()
+        below, beyond = left < 0, (turned < lower) | (turned > upper)
         position += change[:, :3]
         quaternion = multiply(quaternion, from_vector(change[:, 3:6]))
         quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
         joints = joints + change[:, 6:-1]
         lift = lift + change[:, -1]
     return Solution(position, quaternion, np.clip(joints, lower, upper), lift, done, step)
+
+
+def _damping(damping: Array, sizes: Array, before: Array) -> Array:
+    """What holds the next step back, (T,): more in frames where the last steps (T,) did not shrink.
+
+    A leg that is stretched to its end is longer than its tangent says; undamped steps swing to and fro about it."""
+    restless = maximum_filter1d((sizes > SHRINKING * before) & (sizes > 10 * SETTLED), 5)
+    return np.where(restless, np.maximum(damping, LEAST_DAMPING) * 4, np.where(damping > LEAST_DAMPING, damping / 3, 0))
 
 
 def _keep(
@@ -265,15 +303,23 @@ def _diagonal(band: _Band, weight: Array, error: Array) -> None:
 
 
 def _stand(
-    band: _Band, kinematics: Kinematics, sweep: Sweep, feet: tuple, wanted: Wanted, tolerances: Tolerances
-) -> None:
-    """Touching points on the floor and still, the others above it."""
+    band: _Band,
+    kinematics: Kinematics,
+    sweep: Sweep,
+    feet: tuple,
+    wanted: Wanted,
+    below: Flags,
+    tolerances: Tolerances,
+) -> tuple[Array, Array]:
+    """Touching points on the floor and still, the others above it where they are `below`.
+
+    Returns how the points' heights move (T, 8, n) and their room over the lowest that they may be (T, 8)."""
     points = kinematics.points(sweep, feet)
     jacobians = np.zeros((*points.shape, band.n))  # (T, 8, 3, n)
     jacobians[..., :-1] = kinematics.point_jacobians(sweep, feet, points)
     height = points[..., 2] - SOLE_RADIUS
-    below = ~wanted.touching & (height < wanted.clearance)
-    error = np.where(wanted.touching, height, np.where(below, height - wanted.clearance, 0))
+    least = np.where(wanted.touching, 0, wanted.clearance)
+    error = height - least
     weight = (wanted.touching | below) / tolerances.height**2  # (T, 8)
     vertical = jacobians[:, :, 2]
     band.add_own(np.matmul(vertical.transpose(0, 2, 1), vertical * weight[..., None]))
@@ -291,15 +337,16 @@ def _stand(
     band.add_next(-np.matmul(after.transpose(0, 2, 1), weights * before))
     band.right[:-1] += np.einsum("trn,tr->tn", before, weights[..., 0] * move)
     band.right[1:] -= np.einsum("trn,tr->tn", after, weights[..., 0] * move)
+    return vertical, error
 
 
-def _limit(band: _Band, joints: Array, lower: Array, upper: Array, tolerances: Tolerances) -> None:
-    """Joints inside their ranges."""
-    beyond = np.maximum(joints - upper, 0) + np.minimum(joints - lower, 0)
+def _limit(band: _Band, joints: Array, lower: Array, upper: Array, beyond: Flags, tolerances: Tolerances) -> None:
+    """Joints inside their ranges where they are `beyond` them."""
+    nearest = np.where(joints - lower < upper - joints, lower, upper)
     weight = np.zeros((band.frames, band.n))
-    weight[:, 6:-1] = (beyond != 0) / tolerances.limit**2
+    weight[:, 6:-1] = beyond / tolerances.limit**2
     error = np.zeros_like(weight)
-    error[:, 6:-1] = beyond
+    error[:, 6:-1] = joints - nearest
     _diagonal(band, weight, error)
 
 

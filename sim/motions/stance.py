@@ -28,7 +28,8 @@ HIGHEST_RISE = 0.01  # [m] a flight lifts the lowest sole by at least this over 
 BLUR = 0.03  # [s] standard deviation of the filter before differences are taken
 STANDING_SPEED = 0.35  # [m/s] of a sole, at which standing and swinging are equally likely
 STANDING_HEIGHT = 0.05  # [m] above the floor, the same
-SWITCH = 0.1  # [s] of clear evidence that a change of stance must bring
+SWITCH = 0.2  # [s] of clear evidence that a change of stance must bring
+SHORTEST_STANCE = 0.1  # [s]; nobody steps faster
 AIRBORNE_COST = 6.0  # for a foot that stands during a flight, or no foot that stands outside one; swinging costs 1
 FLAT = np.radians(20)  # a foot in stance that is tilted less is meant to stand on its whole sole
 ROLLING = 0.015  # [m] above its lowest point, a sole that is tilted more still touches
@@ -159,4 +160,9 @@ def _standing(points: Array, height: Array, floor: Array, flying: Flags, fps: fl
     course[-1] = total.argmin()
     for t in range(frames - 1, 0, -1):
         course[t - 1] = best[t, course[t]]
-    return states[course].astype(bool)
+    feet = states[course].astype(bool)
+    for foot in range(2):
+        for first, last in runs(feet[:, foot]):
+            if (last - first) / fps < SHORTEST_STANCE and first > 0 and last < frames:
+                feet[first:last, foot] = False
+    return feet
