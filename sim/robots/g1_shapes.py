@@ -55,10 +55,9 @@ _LEFT = (
     Shape("left_shin", "left_knee_link", "capsule", 0.04, (0.012, 0.0, -0.01), (0.008, 0.0, -0.25), "all"),
     Shape("left_foot", "left_ankle_roll_link", "capsule", 0.025, (-0.04, 0.0, 0.0), (0.115, 0.0, -0.005), "robot"),
     Shape("left_shoulder", "left_shoulder_roll_link", "capsule", 0.04, (0.0, 0.003, 0.0), (0.0, 0.003, -0.06), "all"),
-    Shape("left_upper_arm", "left_shoulder_yaw_link", "capsule", 0.036, (0.0, 0.0, -0.02), (0.012, 0.0, -0.08), "all"),
-    Shape("left_forearm", "left_elbow_link", "capsule", 0.033, (0.0, 0.003, -0.008), (0.12, 0.002, -0.01), "all"),
+    Shape("left_upper_arm", "left_shoulder_yaw_link", "capsule", 0.036, (0, 0, -0.005), (0.012, 0.002, -0.085), "all"),
     Shape("left_wrist", "left_wrist_pitch_link", "capsule", 0.031, (0.0, 0.0, 0.0), (0.045, 0.0, 0.0), "all"),
-    Shape("left_palm", "left_wrist_yaw_link", "capsule", 0.035, (0.065, -0.003, 0.0), (0.138, -0.018, 0.004), "all"),
+    Shape("left_palm", "left_wrist_yaw_link", "capsule", 0.035, (0.02, 0.0, 0.0), (0.138, -0.016, 0.006), "all"),
     # only to be looked at
     Shape("left_hip_motor", "left_hip_pitch_link", "cylinder", 0.042, (0, 0.005, 0), (0, 0.085, 0), "nothing", "joint"),
     Shape("left_knee_motor", "left_knee_link", "cylinder", 0.043, (0, -0.043, 0), (0, 0.043, 0), "nothing", "joint"),
@@ -91,7 +90,11 @@ SHAPES: tuple[Shape, ...] = (*_CENTRE, *_LEFT, *(_mirrored(shape) for shape in _
 NEIGHBOURS = 2
 """Bodies up to this many joints apart do not touch: their outlines overlap at the joint that they share."""
 
-OVERLAPPING = (("pelvis", "torso_link"),)  # three joints apart, yet all of them within 5 cm
+OVERLAPPING = (  # three joints apart, yet so close that outlines overlap: the waist's and the wrist's joints
+    ("pelvis", "torso_link"),
+    ("left_elbow_link", "left_wrist_yaw_link"),
+    ("right_elbow_link", "right_wrist_yaw_link"),
+)
 
 
 def excluded_pairs(robot: G1) -> list[tuple[str, str]]:
