@@ -6,6 +6,7 @@ sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
 sim eval g1 kick.onnx --clip kick.npz --spec controllers/policies/asap.json
+sim robot g1_29dof --out runs/robots --picture
 sim bench quadrotor
 sim bench students losses --teachers runs/teachers
 sim report runs/student
@@ -94,6 +95,18 @@ class EvaluateG1:
 
 
 @dataclass(frozen=True)
+class Robot:
+    """Write the model of a G1 for other programs: MJCF and URDF, and a picture of it."""
+
+    name: tyro.conf.Positional[str]
+    """Revision, such as g1_29dof or g1_23dof_asap."""
+    out: Path = Path("runs/robots")
+    """Folder for the files."""
+    picture: bool = False
+    """Also draw it; needs a graphics driver that draws off-screen (EGL) or a display."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time the simulator on this machine, one core and all."""
 
@@ -154,7 +167,7 @@ def parse(words: list[str]) -> Any:
         "eval": _group("Judge policies."),
         "bench": _group("Time the simulator, compare trainings."),
     }
-    return _choose("sim", groups | {"resume": Resume, "report": Report}, words or ["--help"])
+    return _choose("sim", groups | {"resume": Resume, "report": Report, "robot": Robot}, words or ["--help"])
 
 
 def _choose(name: str, commands: dict[str, Any], words: list[str]) -> Any:
@@ -238,6 +251,10 @@ def _perform(command: Any) -> None:
         evaluate_g1_command(
             command.policies, command.clip, command.output, command.spec, command.robot, command.physics_hz
         )
+    elif isinstance(command, Robot):
+        from sim.robots.g1_files import robot_command
+
+        print(*robot_command(command.name, command.out, command.picture), sep="\n")
     elif isinstance(command, Compare):
         from sim.train.study import study_command
 

@@ -34,6 +34,7 @@ def sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
         ("eval", "g1", "--help"),
         ("bench", "quadrotor", "--help"),
         ("report", "--help"),
+        ("robot", "--help"),
     ],
 )
 def test_every_command_explains_itself(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import mujoco
 import numpy as np
 import pinocchio as pin
@@ -22,6 +23,7 @@ from sim.robots.g1 import (
     standing,
     to_mjcf,
 )
+from sim.robots.g1_files import draw_without_display, robot_command
 from sim.robots.g1_shapes import SHAPES
 from sim.robots.g1_urdf import to_urdf
 
@@ -217,36 +219,44 @@ def test_a_fall_ends_on_the_floor_and_not_in_it() -> None:
             assert lowest > -0.01, shape.name
 
 
-# Looks
+# Files and looks
 
 
-def test_a_picture_shows_the_robot(tmp_path: Path) -> None:
-    code = (
-        "import mujoco, numpy as np, sys\n"
-        "from controllers.g1 import revision\n"
-        "from sim.robots.g1 import build_model, standing\n"
-        "robot = revision('g1_29dof'); model = build_model(robot); data = mujoco.MjData(model)\n"
-        "data.qpos[:] = standing(model, robot); mujoco.mj_forward(model, data)\n"
-        "camera = mujoco.MjvCamera(); camera.lookat[:] = 0, 0, 0.7; camera.distance = 2.2\n"
-        "with mujoco.Renderer(model, 120, 160) as renderer:\n"
-        "    renderer.update_scene(data, camera); picture = renderer.render()\n"
-        "    renderer.enable_segmentation_rendering(); renderer.update_scene(data, camera)\n"
-        "    seen = set(renderer.render()[..., 0].ravel().tolist())\n"
-        "np.savez(sys.argv[1], picture=picture, seen=sorted(seen))\n"
-    )
-    file = tmp_path / "picture.npz"
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(file)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={"MUJOCO_GL": "egl", **os.environ},
-    )
+def test_the_command_writes_files_that_other_programs_load(tmp_path: Path) -> None:
+    written = robot_command("g1_23dof", tmp_path / "robots", picture=False)
+    assert [path.name for path in written] == ["g1_23dof.xml", "g1_23dof.urdf"]
+    assert mujoco.MjModel.from_xml_path(str(written[0])).nu == 23
+    assert pin.buildModelFromUrdf(str(written[1])).nv == 23
+    with pytest.raises(ValueError, match="robot 'g1' is not known; allowed: g1_29dof"):
+        robot_command("g1", tmp_path / "robots", picture=False)
+
+
+def test_a_picture_shows_the_robot_on_its_floor(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sim.cli", "robot", "g1_29dof", "--out", str(tmp_path), "--picture"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode and ("EGL" in result.stderr or "OpenGL" in result.stderr):
         pytest.skip(f"no off-screen rendering here: {result.stderr.splitlines()[-1]}")
     assert result.returncode == 0, result.stderr
-    with np.load(file) as saved:
-        assert saved["picture"].std() > 20  # neither black nor of one colour
-        model = build_model(revision("g1_29dof"))
-        names = {model.geom(int(g)).name for g in saved["seen"] if g >= 0}
-    assert {"floor", "head", "torso_left", "left_shin", "right_foot", "left_palm"} <= names
+    picture = matplotlib.image.imread(tmp_path / "g1_29dof.png")[..., :3]
+    assert picture.shape[0] == 720
+    shade = picture.mean(axis=2)
+    assert (shade > 0.75).mean() > 0.05 and (shade < 0.25).mean() > 0.01  # light shells and sky, dark joints
+    third = shade[:, :400]  # the first view: sky above, floor below, and the robot is neither
+    assert third[:60].mean() > third[-60:].mean() + 0.1
+    assert (third[200:500, 150:280] < 0.3).any()
+
+
+def test_off_screen_drawing_is_chosen_only_where_there_is_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.setenv(name, "")  # so that what stood there, or nothing, comes back after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", ":0")
+    draw_without_display()
+    assert "MUJOCO_GL" not in os.environ
+    monkeypatch.delenv("DISPLAY")
+    draw_without_display()
+    assert os.environ["MUJOCO_GL"] == "egl"
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    draw_without_display()
+    assert os.environ["MUJOCO_GL"] == "osmesa"

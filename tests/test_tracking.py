@@ -133,21 +133,22 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("spec", "robot", "physics_hz", "message"),
     [
-        ({"spec": None}, "actor.onnx: has no policy_spec; allowed: name a file that has it with --spec"),
-        ({"physics_hz": 170.0}, "physics at 170 Hz; allowed: a multiple of the 50 Hz control"),
-        ({"robot": "h1"}, "robot 'h1' is not known"),
+        (None, None, None, "actor.onnx: has no policy_spec; allowed: name a file that has it with --spec"),
+        (ASAP, None, 170.0, "physics at 170 Hz; allowed: a multiple of the 50 Hz control"),
+        (ASAP, "h1", None, "robot 'h1' is not known"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, settings: dict, message: str) -> None:
+def test_what_cannot_be_evaluated_is_refused(
+    tmp_path: Path, spec: Path | None, robot: str | None, physics_hz: float | None, message: str
+) -> None:
     network(tmp_path / "actor.onnx")
     save_clip(tmp_path / "still.npz", still(0.2))
+    files = [tmp_path / "actor.onnx"], [tmp_path / "still.npz"], tmp_path / "x.json"
     with pytest.raises(ValueError, match=message):
-        evaluate_g1_command(
-            [tmp_path / "actor.onnx"], [tmp_path / "still.npz"], tmp_path / "x.json", **({"spec": ASAP} | settings)
-        )
-    assert not (tmp_path / "x.json").exists()
+        evaluate_g1_command(*files, spec, robot, physics_hz)
+    assert not files[2].exists()
 
 
 def test_the_public_policies_track_their_motions_to_the_end(tmp_path: Path) -> None:
