@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 
 from controllers.spec import PolicySpec
 
+from .emit import number
 from .executor import Config, Executor, Layout, vector_flight
+from .to_c import fill
 
 NUMBERS = (
     "position",
@@ -48,6 +49,7 @@ def executor_files(name: str, spec: PolicySpec) -> dict[str, str]:
         "native_us": layout.native_us,
         "limit_text": ", ".join(limits) or "none, the network has its own",
         "motors": ", ".join(re.sub(r"[^\w]", "?", motor.removeprefix("motor_")) for motor in spec.action.names),
+        "range": f"[{low:g}, {high:g}]",
         "low": number(low),
         "high": number(high),
         "reset_value": number(layout.reset_value),
@@ -62,18 +64,6 @@ def executor_files(name: str, spec: PolicySpec) -> dict[str, str]:
         f"{name}_executor_vectors.h": _vectors(name, spec, layout),
         f"{name}_executor.c": fill("executor.c", values),
     }
-
-
-def number(x: float) -> str:
-    """A C literal with exactly the value of the float32."""
-    text = f"{np.float32(x):.9g}"
-    return (text if any(mark in text for mark in ".e") else text + ".0") + "f"
-
-
-def fill(template: str, values: Mapping[str, object], folder: Path = Path(__file__).parent / "templates") -> str:
-    """A file of `folder` with each @name@ replaced by its value."""
-    text = (folder / template).read_text(encoding="ascii")
-    return re.sub(r"@(\w+)@", lambda match: str(values[match[1]]), text)
 
 
 def _limit_lines(name: str, layout: Layout) -> list[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from controllers.airframe import MOTORS
 from controllers.spec import PolicySpec
 
-from ..executor_to_c import executor_files, fill, number
+from ..emit import number
+from ..executor_to_c import executor_files
 from ..graph import ExportError
+from ..to_c import fill
 from .stacks import STACKS, Target
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -58,8 +61,8 @@ def adapter_files(name: str, spec: PolicySpec, target: Target) -> dict[str, str]
         "test": f"{name}_exec_boot_test(&exec) != 0",
         "declaration": f"static {name}_exec exec;\n",
     }
-    values["align"] = fill("align.c", values, TEMPLATES) if target in ("betaflight", "stampfly") else ""
-    files = {file.replace("@name@", name): fill(template, values, TEMPLATES) for file, template in stack.files.items()}
+    values["align"] = _filled("align.c", values) if target in ("betaflight", "stampfly") else ""
+    files = {file.replace("@name@", name): _filled(template, values) for file, template in stack.files.items()}
     return files | executor_files(name, spec)
 
 
@@ -77,7 +80,11 @@ def _bare(name: str, spec: PolicySpec) -> dict[str, str]:
         "written_for": STACKS["generic"].written_for,
     }
     files = STACKS["generic"].files | {"README.md": "generic_bare.md"}
-    return {file.replace("@name@", name): fill(template, values, TEMPLATES) for file, template in files.items()}
+    return {file.replace("@name@", name): _filled(template, values) for file, template in files.items()}
+
+
+def _filled(template: str, values: Mapping[str, object]) -> str:
+    return fill(str(TEMPLATES / template), values)
 
 
 def quaternion_signs(axes: tuple[int, int, int]) -> tuple[int, int, int, int]:

@@ -139,7 +139,7 @@ void @name@_exec_reset(@name@_exec *exec);
 /* The fault of these measurements, or NO_FAULT: refuse to arm, and to hand over to the policy, while there is one. */
 uint8_t @name@_exec_check(const @name@_exec_config *config, uint64_t now_us, const @name@_exec_input *input);
 
-/* One call of the loop. RUN and HOLD write `action`, in [@low@, @high@]; HAND_BACK writes nothing. */
+/* One call of the loop. RUN and HOLD write `action`, in @range@; HAND_BACK writes nothing. */
 @name@_exec_status @name@_exec_step(@name@_exec *exec, uint64_t now_us, const @name@_exec_input *input,
     float action[@NAME@_ACTION_SIZE]);
 
