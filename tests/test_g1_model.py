@@ -85,6 +85,32 @@ def test_urdf_in_pinocchio_and_mjcf_in_mujoco_are_the_same_robot(name: str) -> N
         np.testing.assert_allclose(turn.T @ other_mass @ turn, mass, atol=1e-6)
 
 
+def test_solids_of_the_urdf_are_where_those_of_the_mujoco_model_are(tmp_path: Path) -> None:
+    """A capsule is a cylinder and two spheres there, and the spheres sit at its ends."""
+    name = "g1_29dof"
+    robot_command(name, tmp_path, picture=False)
+    other = pin.buildModelFromUrdf(str(tmp_path / f"{name}.urdf"), pin.JointModelFreeFlyer())
+    solids = pin.buildGeomFromUrdf(other, str(tmp_path / f"{name}.urdf"), pin.GeometryType.COLLISION)
+    expected = sum({"capsule": 3}.get(shape.kind, 1) for shape in SHAPES if shape.touches != "nothing")
+    assert solids.ngeoms == expected
+    model = build_model(revision(name))
+    data, other_data, solid_data = mujoco.MjData(model), other.createData(), solids.createData()
+    (qpos,) = random_poses(name, 1)
+    data.qpos[:] = qpos
+    mujoco.mj_forward(model, data)
+    q = np.concatenate([qpos[:3], qpos[[4, 5, 6, 3]], qpos[7:]])
+    pin.updateGeometryPlacements(other, other_data, solids, solid_data, q)
+    found = np.array([placement.translation for placement in solid_data.oMg])
+    for shape in SHAPES:
+        if shape.touches == "nothing":
+            continue
+        geom, half = data.geom(shape.name), model.geom(shape.name).size[1]
+        along = geom.xmat.reshape(3, 3)[:, 2] * half
+        wanted = [geom.xpos, geom.xpos - along, geom.xpos + along] if shape.kind == "capsule" else [geom.xpos]
+        for point in wanted:
+            assert np.linalg.norm(found - point, axis=1).min() < 1e-6, shape.name
+
+
 @pytest.mark.parametrize("name", REVISIONS)
 def test_the_compiled_model_has_the_published_masses_and_the_reflected_armature(name: str) -> None:
     robot = revision(name)

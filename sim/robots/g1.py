@@ -14,15 +14,14 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, SOLE_RADIUS, GainRecipe, default_pose, gains
-from controllers.g1 import Axis as HingeAxis
+from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, SOLE_RADIUS, Axis, GainRecipe, default_pose, gains
 
 from .g1_shapes import SHAPES, Shape, excluded_pairs
 
 PHYSICS_STEP = 0.005  # [s]; ASAP's, and stable with implicit damping
 FRICTION = 1.0  # sliding, between anything and the floor: ASAP's
 
-AXES: dict[HingeAxis, tuple[int, int, int]] = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1)}
+AXES: dict[Axis, tuple[int, int, int]] = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1)}
 
 # contype, conaffinity: bit 1 is "the floor touches it", bit 2 "parts of the robot touch each other"
 _FLOOR_BITS = (1, 0)
