@@ -6,7 +6,9 @@ sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
 sim eval g1 kick.onnx --clip kick.npz --spec controllers/policies/asap.json
+sim wrap kick.onnx --spec controllers/policies/asap.json -o policy.onnx
 sim robot g1_29dof --out runs/robots --picture
+sim motions import walk.pkl -o clips
 sim bench quadrotor
 sim bench students losses --teachers runs/teachers
 sim report runs/student
@@ -95,6 +97,18 @@ class EvaluateG1:
 
 
 @dataclass(frozen=True)
+class Wrap:
+    """Make a policy.onnx of a published network and the specification that it lacks."""
+
+    network: tyro.conf.Positional[Path]
+    """ONNX file with one input and one output, without memory."""
+    spec: Path
+    """Specification (JSON); controllers/policies/asap.json for the G1 policies of ASAP."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("policy.onnx")
+    """The policy file."""
+
+
+@dataclass(frozen=True)
 class Robot:
     """Write the model of a G1 for other programs: MJCF and URDF, and a picture of it."""
 
@@ -162,12 +176,19 @@ def parse(words: list[str]) -> Any:
         return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound, "g1": EvaluateG1}, rest)
     if group == ["bench"]:
         return _choose("sim bench", {"quadrotor": Bench, "students": Compare}, rest)
+    if group == ["motions"]:
+        from sim.motions.commands import COMMANDS
+
+        return _choose("sim motions", COMMANDS, rest)
     groups = {
         "train": _group("Train policies."),
         "eval": _group("Judge policies."),
         "bench": _group("Time the simulator, compare trainings."),
+        "motions": _group("Import, repair and judge motions of the humanoid."),
     }
-    return _choose("sim", groups | {"resume": Resume, "report": Report, "robot": Robot}, words or ["--help"])
+    return _choose(
+        "sim", groups | {"resume": Resume, "report": Report, "robot": Robot, "wrap": Wrap}, words or ["--help"]
+    )
 
 
 def _choose(name: str, commands: dict[str, Any], words: list[str]) -> Any:
@@ -251,6 +272,11 @@ def _perform(command: Any) -> None:
         evaluate_g1_command(
             command.policies, command.clip, command.output, command.spec, command.robot, command.physics_hz
         )
+    elif isinstance(command, Wrap):
+        from sim.wrap import read_spec, wrap_policy
+
+        wrap_policy(command.network, read_spec(command.spec), command.output)
+        print(command.output)
     elif isinstance(command, Robot):
         from sim.robots.g1_files import robot_command
 

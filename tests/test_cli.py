@@ -35,6 +35,7 @@ def sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
         ("bench", "quadrotor", "--help"),
         ("report", "--help"),
         ("robot", "--help"),
+        ("wrap", "--help"),
     ],
 )
 def test_every_command_explains_itself(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
