@@ -9,7 +9,7 @@ evidence as a sentence, and the user may overrule it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,9 @@ from numpy.typing import NDArray
 from controllers.g1 import REVISIONS, Site
 from controllers.rotations import conjugate, from_axis_angle, multiply, rotate
 from sim.motions.clip import Clip, make_clip
-from sim.motions.formats import FormatError, Raw
+from sim.motions.formats import Angles, FormatError, JointOrder, Length, Order, Raw
 from sim.motions.kinematics import MODEL, kinematics_of
 from sim.motions.rotation_vectors import from_vector, to_vector
-
-Order = Literal["wxyz", "xyzw"]
-Angles = Literal["rad", "deg"]
-Length = Literal["m", "cm", "mm"]
-JointOrder = Literal["hardware", "isaac"]
 
 HARDWARE = REVISIONS[MODEL].joint_names
 SHORT = REVISIONS[MODEL.replace("29", "23")].joint_names

@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 from sim.motions.pickles import read_pickle
 
 Format = Literal["asap", "gmr", "csv", "bones-seed", "beyondmimic", "holosoma", "qpos"]
-FORMATS: tuple[Format, ...] = ("asap", "gmr", "csv", "bones-seed", "beyondmimic", "holosoma", "qpos")
+Order = Literal["wxyz", "xyzw"]  # of quaternions
+Angles = Literal["rad", "deg"]
+Length = Literal["m", "cm", "mm"]
+JointOrder = Literal["hardware", "isaac"]
 SUFFIXES = (".pkl", ".csv", ".npz")
 
 Floats = NDArray[np.floating]

@@ -82,6 +82,7 @@ def import_command(
     choices: Choices = Choices(),  # noqa: B008 (frozen)
     source: str | None = None,
     licence: str | None = None,
+    explain: bool = False,
     console: Console | None = None,
 ) -> list[Failure]:
     """Write a clip for every motion of these files into the folder `out`; what failed comes back."""
@@ -98,6 +99,9 @@ def import_command(
                 save_clip(out / f"{name}.npz", clip)
                 written[name] = path
                 said = clip.report["import"]
+                if explain:
+                    lines = [f"  {what}: {each['answer']} ({each['evidence']})" for what, each in said.items()]
+                    console.print("\n".join([str(path), *lines]), highlight=False, markup=False)
                 table.add_row(
                     name,
                     said["format"]["answer"],

@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from controllers.g1 import SOLE_RADIUS
 from controllers.rotations import conjugate, rotate
 from sim.motions.clip import Clip
-from sim.motions.kinematics import GRAVITY, Kinematics, key_bodies, soles, sweep_clip
+from sim.motions.kinematics import GRAVITY, Kinematics, key_bodies, kinematics_of, soles, sweep_clip
 from sim.motions.stance import find_stance
 
 Array = NDArray[np.floating]
@@ -60,6 +60,8 @@ class Figures:
     """Share of frames in which no joint needs more than its torque limit."""
     zmp_feasible: float
     """Share of frames in which the feet in stance can give the force and moment that the motion needs."""
+    zmp_outside: float
+    """How far the zero-moment point leaves what the feet in stance can bear, mean over those frames [m]."""
 
 
 def measure(clip: Clip) -> Figures:
@@ -68,11 +70,7 @@ def measure(clip: Clip) -> Figures:
     robot = kinematics.robot
     points = kinematics.points(sweep, soles())
     height = points[..., 2] - SOLE_RADIUS
-    if clip.contacts.any():
-        feet = clip.contacts
-    else:
-        stance = find_stance(kinematics, clip.root_position, clip.root_quaternion, clip.joint_position, clip.fps)
-        feet = stance.feet
+    feet = feet_of(clip)
     lowest = np.where(np.repeat(feet, 4, axis=1), height, np.inf).min(axis=1)
     standing = lowest[np.isfinite(lowest)]
     # A point of a standing foot slides where it is on the floor, or under it, or as near as the foot's lowest point.
@@ -81,7 +79,7 @@ def measure(clip: Clip) -> Figures:
     slip = np.linalg.norm(np.diff(points[..., :2], axis=0), axis=2)[held] * clip.fps
     margins = np.minimum(robot.upper - clip.joint_position, clip.joint_position - robot.lower)
     nearest = int(margins.min(axis=0).argmin())
-    torques, balanced = forces(kinematics, clip, points, height, feet)
+    torques, missing = forces(kinematics, clip, points, height, feet)
     ratio = (np.abs(torques) / robot.torque_limit).max(axis=1)
     return Figures(
         duration=clip.duration,
@@ -97,8 +95,17 @@ def measure(clip: Clip) -> Figures:
         speed_ratio=float((np.abs(clip.joint_velocity) / robot.speed_limit).max()),
         torque_ratio=float(np.quantile(ratio, 0.99)),
         torque_feasible=float((ratio <= 1).mean()),
-        zmp_feasible=float(balanced.mean()),
+        zmp_feasible=float((np.abs(missing).max(axis=1) < BALANCED).mean()),
+        zmp_outside=float(np.linalg.norm(missing[feet.any(axis=1), 3:5], axis=1).mean()) if feet.any() else 0.0,
     )
+
+
+def feet_of(clip: Clip) -> Flags:
+    """(T, 2) feet in stance: the clip's own, or detected where it has none."""
+    if clip.contacts.any():
+        return clip.contacts
+    kinematics = kinematics_of(clip.joint_names)
+    return find_stance(kinematics, clip.root_position, clip.root_quaternion, clip.joint_position, clip.fps).feet
 
 
 def as_json(figures: Figures) -> dict:
@@ -107,7 +114,8 @@ def as_json(figures: Figures) -> dict:
 
 
 def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, feet: Flags) -> tuple[Array, Array]:
-    """Joint torques (T, J) [Nm], and whether the floor can give what else is needed (T,).
+    """Joint torques (T, J) [Nm], and what the floor cannot give of what else is needed: force (3) in weights and
+    moment about the root (3) in weights times 1 m, (T, 6).
 
     Inverse dynamics says which force and moment the whole body needs. Sole points of standing feet push with forces
     inside friction pyramids, chosen to come as near to that as they can: what they cannot give is what makes a motion
@@ -120,15 +128,14 @@ def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, fee
     weight = GRAVITY * kinematics.robot.mass
     edges = np.array([[FRICTION, 0, 1], [-FRICTION, 0, 1], [0, FRICTION, 1], [0, -FRICTION, 1]]).T / np.sqrt(2)
     torques = np.empty((clip.frames, len(clip.joint_names)))
-    balanced = np.empty(clip.frames, dtype=bool)
+    missing = np.empty((clip.frames, 6))
     bearing = np.repeat(feet, 4, axis=1) & (height < np.maximum(BEARING, height.min(axis=1, keepdims=True) + BEARING))
     regular = 1e-3 * np.eye(8 * 4)
     for t in range(clip.frames):
         needed = pin.rnea(model, data, q[t], v[t], a[t])
-        wrench = data.oMi[1].act(pin.Force(needed[:6]))  # at the world's origin
         centre = sweep.origins[t, 0]
-        moment = wrench.angular - np.cross(centre, wrench.linear)  # about the root, so that sizes compare
-        target = np.concatenate([wrench.linear, moment]) / weight
+        # In weights, and about the root: sizes of force and moment then compare.
+        target = (needed[:6].reshape(2, 3) @ sweep.rotations[t, 0].T).ravel() / weight
         active = np.flatnonzero(bearing[t])
         pushes = np.zeros((8, 3))
         if len(active):
@@ -139,12 +146,11 @@ def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, fee
             size = columns.shape[1]
             share, _ = nnls(np.vstack([columns, regular[:size, :size]]), np.concatenate([target, np.zeros(size)]))
             pushes[active] = weight * np.einsum("ie,pe->pi", edges, share.reshape(-1, 4))
-            missing = np.abs(columns @ share - target).max()
+            missing[t] = target - columns @ share
         else:
-            missing = np.abs(target).max()
-        balanced[t] = missing < BALANCED
+            missing[t] = target
         torques[t] = needed[6:] - np.einsum("pin,pi->n", jacobians[t][..., 6:], pushes)
-    return torques, balanced
+    return torques, missing
 
 
 def _course(kinematics: Kinematics, clip: Clip) -> tuple[Array, Array, Array]:

@@ -7,19 +7,25 @@ joints inside their ranges, and everything else as near to the reference as that
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
 from controllers.g1 import SOLE_RADIUS
-from sim.motions.clip import Clip, ClipError, make_clip
+from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
+from sim.motions.importers import Failure, motion_files
 from sim.motions.kinematics import Kinematics, kinematics_of, soles, sweep_clip
 from sim.motions.measure import as_json, change_of_key_bodies, measure
 from sim.motions.solve import Solution, Tolerances, Wanted, solve
 from sim.motions.stance import find_stance, runs
 from sim.motions.tidy import tidy
+from sim.run import RunError, progress
 
 Flags = NDArray[np.bool_]
 
@@ -29,6 +35,10 @@ PASSES = 5  # at most, to find which part of a sole touches
 ROUGH = 10  # iterations of each
 NEARLY = 0.008  # [m] a sole point of a standing foot that is lower touches
 OUT_OF_REACH = 0.0015  # [m] left over the lowest point of its foot: this point cannot touch
+LEGEND = (
+    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles; bodies "
+    "moved: mean over key bodies beyond the lift; lifted: range over the clip"
+)
 REPAIRED = "repair"  # the part of a clip's report that says so
 
 
@@ -157,3 +167,44 @@ def _off_floor(clip: Clip, flying: Flags) -> bool:
     kinematics, sweep = sweep_clip(clip)
     lowest = kinematics.points(sweep, soles())[..., 2].min(axis=1) - SOLE_RADIUS
     return all(lowest[first:last].max() > CLEARANCE for first, last in runs(flying))
+
+
+def repair_command(
+    paths: tuple[Path, ...], out: Path, bounds: Bounds = Bounds(), console: Console | None = None
+) -> tuple[list[Failure], list[str]]:
+    """Write a repaired clip for each of these into the folder `out`; what failed, and what is not kept."""
+    console = console or Console()
+    failures: list[Failure] = []
+    misses: list[str] = []
+    files = motion_files(paths, (".npz",))
+    table = Table(
+        "clip", "float mm", "sinks mm", "slip cm/s", "bodies moved mm", "lifted cm", "dropped", "s", caption=LEGEND
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with progress("repair", len(files), unit="clips") as tell:
+        for number, path in enumerate(files, 1):
+            began = time.monotonic()
+            try:
+                if (out / path.name).resolve() == path.resolve():
+                    raise ClipError("would be written over itself: take another folder with -o")
+                result = repair(load_clip(path))
+                save_clip(out / path.name, result)
+                facts = result.report[REPAIRED]
+                before, after = facts["before"], facts["after"]
+                table.add_row(
+                    path.stem,
+                    f"{1000 * before['float_median']:.1f} to {1000 * after['float_median']:.1f}",
+                    f"{1000 * before['penetration']:.1f} to {1000 * after['penetration']:.1f}",
+                    f"{100 * before['slip_largest']:.0f} to {100 * after['slip_largest']:.1f}",
+                    f"{1000 * facts['body_change']:.1f}",
+                    " to ".join(f"{100 * value:.1f}" for value in facts["lift_range"]),
+                    str(facts["frames_dropped"]),
+                    f"{time.monotonic() - began:.1f}",
+                )
+                misses += [f"{path.stem} {sentence}" for sentence in broken(result.report, bounds)]
+            except (ClipError, RunError, OSError) as error:
+                failures.append(Failure(path, str(error) if str(path) in str(error) else f"{path}: {error}"))
+            tell(number, path.stem)
+    if table.row_count:
+        console.print(table)
+    return failures, misses
