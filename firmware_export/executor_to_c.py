@@ -114,7 +114,7 @@ def _vectors(name: str, spec: PolicySpec, layout: Layout) -> str:
     config = Config(step_us=layout.native_us // 4, ratio=3)
     executor = Executor(layout, np.zeros(spec.recurrent.size, np.float32), idle, config)
     at = layout.offsets["previous_action"]
-    times, inputs, statuses, observations = [], [], [], []
+    times, inputs, statuses, sums = [], [], [], []
     for now, seen in vector_flight(layout):
         status, _ = executor.step(now, seen)
         times.append(
@@ -122,7 +122,7 @@ def _vectors(name: str, spec: PolicySpec, layout: Layout) -> str:
         )
         inputs.append(bits([*(x for field in NUMBERS for x in getattr(seen, field)), seen.target_yaw]))
         statuses.append([str(int(x)) for x in (status.verdict, status.step, status.fault, status.hovering)])
-        observations.append(bits(np.delete(executor.observation, slice(at, at + 4))))
+        sums.append(f"0x{_sum(np.delete(executor.observation, slice(at, at + 4))):08x}u")
     values = {
         "name": name,
         "NAME": name.upper(),
@@ -132,7 +132,7 @@ def _vectors(name: str, spec: PolicySpec, layout: Layout) -> str:
         "times": _rows(times),
         "inputs": _rows(inputs),
         "statuses": _rows(statuses),
-        "observations": _rows(observations),
+        "sums": ",\n".join(f"    {value}" for value in sums),
     }
     return fill("executor_vectors.h", values)
 
@@ -140,6 +140,14 @@ def _vectors(name: str, spec: PolicySpec, layout: Layout) -> str:
 def bits(numbers: Iterable[float] | np.ndarray) -> list[str]:
     """C literals of the bits of float32 numbers."""
     return [f"0x{word:08x}u" for word in np.asarray(list(numbers), np.float32).view(np.uint32)]
+
+
+def _sum(numbers: np.ndarray) -> int:
+    """FNV-1a over the bits, word by word: what the C code computes of its observation."""
+    total = 2166136261
+    for word in np.asarray(numbers, np.float32).view(np.uint32).tolist():
+        total = (total ^ word) * 16777619 % 2**32
+    return total
 
 
 def _rows(table: list[list[str]]) -> str:
