@@ -106,10 +106,11 @@ class _Array:
         return math.prod(self.shape) * self._dtype().itemsize
 
     def real(self) -> np.ndarray:
+        dtype = self._dtype()  # first: an array of objects has no bytes, and shall be called what it is
         data = self.data.encode("latin1") if isinstance(self.data, str) else self.data  # protocol 2 of Python 2
         if not isinstance(data, bytes | bytearray) or len(data) != self.size():
             raise PickleError(f"holds an array of shape {self.shape} without the bytes for it")
-        return np.frombuffer(data, self._dtype()).reshape(self.shape, order="F" if self.fortran else "C").copy()
+        return np.frombuffer(data, dtype).reshape(self.shape, order="F" if self.fortran else "C").copy()
 
     def _dtype(self) -> np.dtype:
         if not isinstance(self.dtype, _Dtype):
