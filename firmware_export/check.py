@@ -35,10 +35,13 @@ BUDGET_HZ = 500
 WIDTH = 120  # of the table, also where it goes into a file
 LIBM_TOLERANCE = 1e-5
 SANITIZERS = "-g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer".split()
-CPPCHECK = (
-    "--std=c99 --enable=warning,style,performance,portability --inconclusive --error-exitcode=1 --quiet "
-    "--suppress=missingIncludeSystem"  # the compiler's own stdint.h is not for it to judge
-).split()
+ANALYSERS = {
+    "gcc -fanalyzer": "gcc -std=c99 -O2 -fanalyzer -Werror -c {name}.c -o analysed.o".split(),
+    "cppcheck": (
+        "cppcheck --std=c99 --enable=warning,style,performance,portability --inconclusive --error-exitcode=1 --quiet "
+        "--suppress=missingIncludeSystem {name}.c"  # the compiler's own stdint.h is not for it to judge
+    ).split(),
+}
 
 
 @dataclass
@@ -234,13 +237,9 @@ def _other_checks(name: str, work: Path) -> dict[str, str]:
             results[title] = f"FAILED: {error}"
         except FileNotFoundError:
             results[title] = "skipped: cc is not installed"
-    analysers = {
-        "gcc -fanalyzer": ["gcc", "-std=c99", "-O0", "-fanalyzer", "-Werror", "-c", f"{name}.c", "-o", "analysed.o"],
-        "cppcheck": ["cppcheck", *CPPCHECK, f"{name}.c"],
-    }
-    for title, command in analysers.items():
+    for title, command in ANALYSERS.items():
         try:
-            run(command, work)
+            run([word.format(name=name) for word in command], work)
             results[title] = "clean"
         except ExportError as error:
             results[title] = f"FAILED: {error}"
