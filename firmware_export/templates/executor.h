@@ -61,7 +61,7 @@ enum {
 typedef struct {
     uint32_t step_us;                     /* expected interval between inferences */
     uint32_t every_call;                  /* 1: each call infers. 0: only once step_us have passed */
-    uint32_t ratio;                       /* inferences per native step. 0: native by time alone */
+    uint32_t ratio;                       /* inferences per native step. 0: native by time alone. Above 4: see README */
     uint32_t hold_steps;                  /* native steps that an action may be held for */
     uint32_t tolerance_percent;           /* of intervals, before the timing is called off */
     uint32_t position_timeout_us;         /* of position and velocity */

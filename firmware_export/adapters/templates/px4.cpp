@@ -41,10 +41,12 @@ bool @class@::init()
     if (rate_hz % native_hz != 0) {
         PX4_WARN("IMU_GYRO_RATEMAX is %d Hz, not a multiple of %d Hz", rate_hz, native_hz);
     }
+    // More than four inferences per native step make the policy unsteady, so a faster gyroscope is read less often.
+    _every = (rate_hz + 4 * native_hz - 1) / (4 * native_hz);
     @name@_exec_config config = @name@_exec_defaults();
-    config.step_us = 1000000u / static_cast<uint32_t>(rate_hz);
+    config.step_us = 1000000u * static_cast<uint32_t>(_every) / static_cast<uint32_t>(rate_hz);
     config.every_call = @every_call@u;
-    config.ratio = static_cast<uint32_t>(rate_hz / native_hz);
+    config.ratio = static_cast<uint32_t>(rate_hz / (_every * native_hz));
     @name@_exec_init(&_exec, &config);
     _motors.advertise();
     if (!_rate.registerCallback()) {
@@ -197,12 +199,15 @@ void @class@::Run()
     const bool active = _mode_id >= 0 && _last_status.nav_state == _mode_id;
     if (active && !_active) {
         @name@_exec_reset(&_exec);
+        _samples = 0;
     }
     if (!active) {
         _handed_back = false; // leaving the mode is what clears it
     }
     _active = active;
-    if (active) {
+    const bool due = _samples == 0;
+    _samples = (_samples + 1) % _every;
+    if (active && due) {
         float action[@NAME@_ACTION_SIZE];
         _result = @name@_exec_step(&_exec, now, &input, action);
         if (_result.verdict != @NAME@_EXEC_HAND_BACK) {

@@ -85,6 +85,8 @@ private:
     uint8_t _fault{@NAME@_EXEC_STALE_POSITION}; // of the newest measurements; there are none yet
     int _mode_id{-1};
     int _arming_check_id{-1};
+    int _every{1};   // samples per inference
+    int _samples{0}; // since the last one
     bool _tested{false};
     bool _active{false};
     bool _handed_back{false};
