@@ -232,3 +232,14 @@ def test_long_sequences_are_the_same_every_time() -> None:
     assert first.shape == (100, 2, 5) and first.dtype == np.float32
     np.testing.assert_array_equal(first, observations(golden, 100, 2))
     assert np.abs(first).max() < np.abs(golden).max() + 0.2
+
+
+def test_clang_under_fast_math_on_a_fused_processor_is_refused_or_exact(foundation: Path, tmp_path: Path) -> None:
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.is_file() or " fma " not in cpu.read_text():
+        pytest.skip("this processor has no fused multiply-add")
+    clang = Toolchain("host, clang", "clang", "host", ("-mfma",), optimisation="-Ofast")
+    refused = figures(foundation, tmp_path, clang)
+    assert refused.failed is not None and "clang fuses under -ffast-math" in refused.failed
+    told = replace(clang, flags=("-mfma", "-ffp-contract=off", "-DQUAD_NOT_CONTRACTED"))
+    assert figures(foundation, tmp_path, told).error == 0

@@ -20,6 +20,7 @@
  *     @NAME@_IMPLEMENTATION    also the code; in exactly one C file
  *     @NAME@_NO_WEIGHTS        without weights: they come from a file, see @name@_load
  *     @NAME@_WEIGHT_SECTION    attributes of the weights, such as a memory section
+ *     @NAME@_NOT_CONTRACTED    clang has been told -ffp-contract=off, which it wants to be under -ffast-math
  */
 #ifndef @NAME@_H
 #define @NAME@_H
@@ -164,6 +165,10 @@ const @name@_info *@name@_metadata(void);
 
 /* The results are the same on every machine only if the compiler keeps to the written order and rounding. */
 #if defined(__clang__)
+#if defined(__FAST_MATH__) && !defined(@NAME@_NOT_CONTRACTED)                                                          \
+    && (defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_flen))
+#error "clang fuses under -ffast-math whatever a file says: add -ffp-contract=off -D@NAME@_NOT_CONTRACTED for this file"
+#endif
 #pragma float_control(precise, on, push)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
