@@ -93,6 +93,15 @@ class Kinematics:
         result[..., :3] = np.eye(3)
         return result
 
+    def mass_centre(self, sweep: Sweep) -> tuple[Array, Array]:
+        """Centre of mass (T, 3) [m] and how it moves (T, 3, 6 + J)."""
+        bodies = self.robot.bodies
+        sites = tuple(Site(body.name, body.name, body.center_of_mass) for body in bodies)
+        share = np.array([body.mass for body in bodies]) / self.robot.mass
+        points = self.points(sweep, sites)
+        jacobians = self.point_jacobians(sweep, sites, points)
+        return np.einsum("p,tpi->ti", share, points), np.einsum("p,tpin->tin", share, jacobians)
+
     def configuration(self, position: Array, quaternion: Array, joints: Array) -> Array:
         """pinocchio's q, (T, 7 + J)."""
         return np.concatenate([position, np.roll(quaternion, -1, axis=1), joints], axis=1)

@@ -28,7 +28,7 @@ Flags = NDArray[np.bool_]
 WINDOW = 2000  # frames that are solved at once; longer motions in windows, each tied to the end of the last
 OVERLAP = 60  # frames that a window shares with the last
 ITERATIONS = 40
-SETTLED = 1e-4  # [m], [rad] largest step after which nothing moves any more
+SETTLED = 5e-4  # [m], [rad] largest step after which nothing moves any more
 SHRINKING = 0.8  # of the step before: a step that shrinks less is damped
 LEAST_DAMPING = 100.0  # [1/m^2], [1/rad^2]: of a tenth of a metre or radian
 LARGEST_STEP = 0.3  # [m], [rad] of one iteration in any frame: beyond it the tangent says little
@@ -58,8 +58,22 @@ class Tolerances:
     """Of a touching point over the floor [m]."""
     slip: float = 3e-4
     """Speed of a point that touches in two frames [m/s]."""
+    sole: float = 2e-3
+    """Sole point from its goal [m]."""
+    balance: float = 2e-3
+    """Centre of mass from its goal [m]."""
     limit: float = 1e-4
     """Beyond a joint's range [rad]."""
+
+
+@dataclass(frozen=True)
+class Goals:
+    """Places in T frames; the lift does not move them."""
+
+    soles: Array
+    """(T, 8, 3) centres of the sole spheres (order of `kinematics.soles`), world [m]."""
+    mass_centre: Array
+    """(T, 3) world [m]."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,8 @@ class Wanted:
     """(T, 8) height that a point keeps above the floor at least [m]."""
     weight: Array
     """(T,) of the wanted postures; 0 where there is none to keep to."""
+    goals: Goals | None = None
+    """Where soles and centre of mass shall be, where that is asked for apart from the postures."""
     start: tuple[Array, Array, Array, Array] | None = None
     """Position, quaternion, joints and lift to begin with; the lifted wanted motion when absent."""
 
@@ -143,8 +159,12 @@ def solve(
 
 def _cut(wanted: Wanted, start: int, stop: int) -> Wanted:
     cut = {name: value[start:stop] for name, value in vars(wanted).items() if isinstance(value, np.ndarray)}
-    begin = None if wanted.start is None else tuple(values[start:stop] for values in wanted.start)
-    return replace(wanted, **cut, start=begin)
+    goals, begin = wanted.goals, wanted.start
+    if goals is not None:
+        goals = Goals(goals.soles[start:stop], goals.mass_centre[start:stop])
+    if begin is not None:
+        begin = begin[0][start:stop], begin[1][start:stop], begin[2][start:stop], begin[3][start:stop]
+    return replace(wanted, **cut, goals=goals, start=begin)
 
 
 class _Band:
@@ -230,6 +250,8 @@ def _solve(
         )  # (T, n)
         _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
         vertical, room = _stand(band, kinematics, sweep, feet, wanted, below, tolerances)
+        if wanted.goals is not None:
+            _reach(band, kinematics, sweep, feet, wanted.goals, tolerances)
         _limit(band, joints, lower, upper, beyond, tolerances)
         band.add_bending(deviation, bending)
         if before is not None:
@@ -338,6 +360,22 @@ def _stand(
     band.right[:-1] += np.einsum("trn,tr->tn", before, weights[..., 0] * move)
     band.right[1:] -= np.einsum("trn,tr->tn", after, weights[..., 0] * move)
     return vertical, error
+
+
+def _reach(
+    band: _Band, kinematics: Kinematics, sweep: Sweep, feet: tuple, goals: Goals, tolerances: Tolerances
+) -> None:
+    """Soles and centre of mass where they shall be."""
+    points = kinematics.points(sweep, feet)
+    centre, centre_jacobian = kinematics.mass_centre(sweep)
+    frames = len(points)
+    rows = np.zeros((frames, 27, band.n))
+    rows[:, :24, :-1] = kinematics.point_jacobians(sweep, feet, points).reshape(frames, 24, -1)
+    rows[:, 24:, :-1] = centre_jacobian
+    error = np.concatenate([(points - goals.soles).reshape(frames, 24), centre - goals.mass_centre], axis=1)
+    weight = np.concatenate([np.full(24, tolerances.sole**-2.0), np.full(3, tolerances.balance**-2.0)])
+    band.add_own(np.matmul(rows.transpose(0, 2, 1), rows * weight[:, None]))
+    band.right -= np.einsum("trn,tr->tn", rows, error * weight)
 
 
 def _limit(band: _Band, joints: Array, lower: Array, upper: Array, beyond: Flags, tolerances: Tolerances) -> None:
