@@ -264,6 +264,17 @@ def test_every_optimisation_gives_the_same_bits(folders: dict[str, Path], tmp_pa
     assert c.self_test() == 0
 
 
+@pytest.mark.skipif(shutil.which("clang") is None, reason="there is no clang")
+@pytest.mark.parametrize("flags", ["-std=c99 -O0", "-O3", "-Ofast"])
+def test_clang_gives_the_same_bits(folders: dict[str, Path], tmp_path: Path, flags: str) -> None:
+    probe, library = folders["outside"] / "probe.c", tmp_path / "probe.so"
+    subprocess.run(["clang", *flags.split(), "-fPIC", "-shared", probe, "-o", library], check=True)
+    config = Config(ratio=4)
+    c = CExecutor(library, config)
+    assert_same(c, c.twin(OUTSIDE, config), rough_flight(4, config.step_us, 400))
+    assert c.self_test() == 0
+
+
 @pytest.mark.parametrize("kind", SPECS)
 def test_the_self_test_passes_and_notices_a_change(folders: dict[str, Path], tmp_path: Path, kind: str) -> None:
     assert CExecutor(folders[kind] / "probe.so").self_test() == 0

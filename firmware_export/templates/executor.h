@@ -160,9 +160,11 @@ void @name@_exec_observe(const @name@_exec *exec, const @name@_exec_input *input
 
 /* The results are the same on every machine only if the compiler keeps to the written order and rounding. */
 #if defined(__clang__)
-#if defined(__FAST_MATH__)
-#error "compile @name@ without -ffast-math"
+#if defined(__FAST_MATH__) && !defined(@NAME@_NOT_CONTRACTED)                                                          \
+    && (defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__riscv_flen))
+#error "clang fuses under -ffast-math whatever a file says: add -ffp-contract=off -D@NAME@_NOT_CONTRACTED for this file"
 #endif
+#pragma float_control(precise, on, push)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC push_options
@@ -554,7 +556,9 @@ void @name@_exec_command(const float action[@NAME@_ACTION_SIZE], float command[@
     }
 }
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__clang__)
+#pragma float_control(pop)
+#elif defined(__GNUC__)
 #pragma GCC pop_options
 #endif
 
