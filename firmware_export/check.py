@@ -276,9 +276,9 @@ def _print(console: Console, result: dict[str, Any], figures: list[Figures], oth
     for row in figures:
         if row.skipped or row.failed:
             console.print(f"{row.toolchain}: {row.skipped or row.failed}", highlight=False, markup=False)
-    modelled = next((row for row in figures if row.modelled_cycles), None)
+    modelled = next((row for row in figures if row.modelled_us), None)
     lines = [f"difference to onnxruntime: {result['error_to_onnxruntime']:.1e}"]
-    if modelled and modelled.modelled_us and modelled.lower_bound_cycles:
+    if modelled and modelled.modelled_us and modelled.modelled_cycles and modelled.lower_bound_cycles:
         mhz = modelled.modelled_cycles / modelled.modelled_us
         bound = modelled.lower_bound_cycles
         lines.append(

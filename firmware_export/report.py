@@ -106,8 +106,8 @@ def as_markdown(facts: dict[str, Any]) -> str:
     )
     files = "\n".join(f"- `{file}`" for file in facts["files"])
     return (
-        f"# {name}\n\n| | |\n|---|---|\n{table}\n\n{exact} `firmware-export check .` in this folder compiles it for "
-        f"every toolchain that it finds,\nruns it, and measures flash, stack, instructions and modelled time.\n\n"
+        f"# {name}\n\n| | |\n|---|---|\n{table}\n\n{exact}\n`firmware-export check .` in this folder compiles it "
+        f"for every toolchain that it finds, runs it, and measures flash, stack,\ninstructions and modelled time.\n\n"
         f"Order of operations: a sum starts at its bias and takes the columns of its matrix from first to last; each\n"
         f"product and each sum is rounded to float. Gates are powers of 2 inside fractions; see `{name}.h`.\n\n"
         f"{files}\n"

@@ -20,7 +20,7 @@ import numpy as np
 from .graph import Dense, Element, ExportError, Gru, Lstm, Normalize, Pointwise, Program
 
 Dtype = Literal["f32", "f16", "i8"]
-C_TYPES = {"f32": "float", "f16": "uint16_t", "i8": "int8_t"}
+C_TYPES = {"f32": "float", "f16": "int16_t", "i8": "int8_t"}
 ROWS, FEWER_ROWS = 16, 4  # of a block
 SMALLEST_HALF = 2.0**-14  # below it a half would be subnormal, and processors differ in what they make of these
 
@@ -137,7 +137,7 @@ class Weights:
             self._vector(f"{name}_scale", matrix.scale, pad=True)
         stored = blocks(matrix.weight)
         if self.dtype == "f16":
-            stored = stored.astype(np.float16).view(np.uint16)
+            stored = stored.astype(np.float16).view(np.int16)
         elif self.dtype == "i8":
             stored = stored.astype(np.int8)
         # Blocks hold multiples of 4 numbers, so what follows 8-bit ones is aligned; 16-bit ones are even then.

@@ -121,7 +121,7 @@ def test_the_quadrotors_network_is_proven_finite_from_finite_inputs(tmp_path: Pa
     source = read(write(tmp_path / "quad.onnx", random_weights(0, spread=2)))
     assert source.bounds.checked == set()
     h = np.full((64, 16), 4e9, np.float32)
-    obs = np.random.default_rng(0).choice(np.float32([-4e9, -1, 0, 1e-30, 4e9]), size=(64, 22))
+    obs = np.random.default_rng(0).choice(np.array([-4e9, -1, 0, 1e-30, 4e9], np.float32), size=(64, 22))
     action, after = source.reference.step(obs, h)
     assert np.isfinite(action).all() and np.isfinite(after).all()
 
@@ -143,6 +143,7 @@ def test_half_floats_and_integers_are_close_and_a_fraction_of_the_size(tmp_path:
 def test_integers_have_a_scale_per_row_that_uses_their_whole_range() -> None:
     matrix = quantised("w", np.array([[1.0, -0.5], [0.0, 0.0], [-1e-3, 5e-4]]), "i8")
     np.testing.assert_array_equal(matrix.weight, [[127, -64], [0, 0], [-127, 64]])
+    assert matrix.scale is not None
     np.testing.assert_allclose(matrix.scale, [1 / 127, 1, 1e-3 / 127], rtol=1e-6)
 
 
