@@ -8,26 +8,33 @@ flight it falls freely, and the solver of the repair finds the postures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import make_interp_spline
 from scipy.linalg import solve_banded
 
-from controllers.g1 import REVISIONS, SOLE_POINTS, SOLE_RADIUS, default_pose
+from controllers.g1 import REVISIONS, SOLE_POINTS, SOLE_RADIUS, WRISTS, default_pose
 from controllers.rotations import from_axis_angle, rotate
-from sim.motions.clip import Clip, make_clip
+from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
 from sim.motions.kinematics import GRAVITY, MODEL, kinematics_of, soles
 from sim.motions.measure import as_json, measure
 from sim.motions.solve import Goals, Tolerances, Wanted, solve
+from sim.run import progress
 
 Array = NDArray[np.floating]
 Keys = tuple[tuple[float, float], ...]  # times [s] and values; between them minimum jerk, at rest in each
 
+LONG = REVISIONS[MODEL].joint_names
+SHORT = tuple(joint for joint in LONG if joint not in WRISTS)
 FPS = 50.0
+LIBRARY = Path(__file__).parent / "library"
 LICENCE = "MIT, as this project"
 STANCE_WIDTH = 0.24  # [m] between the soles' middles
-TOLERANCES = Tolerances(body=0.2, turn=0.03, joint=0.3, joint_acceleration=30.0)
+TOLERANCES = Tolerances(body=0.2, turn=0.03, joint=0.3, joint_acceleration=30.0, sole=1e-3, balance=3e-4)
 """Feet and centre of mass lead; joints follow their keys where these leave a choice."""
 
 
@@ -84,13 +91,13 @@ BOW = Score(
     pitch=((0.5, 0), (1.8, 0.5), (2.6, 0.5), (4.0, 0)),
 )
 SIDE_STEP = Score(
-    7.0,
-    height=((0.3, 0), (1.0, -0.03), (6.0, -0.03), (6.8, 0)),
+    6.5,
+    height=((0.3, 0), (1.0, -0.03), (5.3, -0.03), (6.2, 0)),
     steps=(
-        Step(0, 1.2, 1.8, (0.0, 0.2)),
-        Step(1, 2.5, 3.1, (0.0, 0.2)),
-        Step(1, 3.9, 4.5, (0.0, -0.2)),
-        Step(0, 5.2, 5.8, (0.0, -0.2)),
+        Step(0, 1.20, 1.65, (0.0, 0.15)),
+        Step(1, 1.95, 2.40, (0.0, 0.15)),
+        Step(1, 3.60, 4.05, (0.0, -0.15)),
+        Step(0, 4.35, 4.80, (0.0, -0.15)),
     ),
 )
 KICK = Score(
@@ -110,14 +117,14 @@ KICK = Score(
         ),
     ),
 )
-_WAVES = tuple((1.4 + 0.35 * i, 0.35 if i % 2 else -0.35) for i in range(7))
+_WAVES = tuple((1.6 + 0.3 * i, 0.1 if i % 2 else -0.9) for i in range(8))
 WAVE = Score(
     5.0,
     joints={
         "right_shoulder_pitch": ((0.4, 0), (1.3, -0.6), (3.8, -0.6), (4.7, 0)),
-        "right_shoulder_roll": ((0.4, 0), (1.3, -1.3), (3.8, -1.3), (4.7, 0)),
-        "right_elbow": ((0.4, 0), (1.3, -0.7), (3.8, -0.7), (4.7, 0)),
-        "right_shoulder_yaw": ((0.4, 0), (1.2, 0), *_WAVES, (4.2, 0)),
+        "right_shoulder_roll": ((0.4, 0), (1.3, -1.2), (3.8, -1.2), (4.7, 0)),
+        "right_shoulder_yaw": ((0.4, 0), (1.3, -1.3), (3.8, -1.3), (4.7, 0)),
+        "right_elbow": ((0.4, 0), (1.3, -0.4), *_WAVES, (4.7, 0)),
     },
 )
 REACH = Score(
@@ -137,7 +144,7 @@ JUMP = Score(
     joints={
         "both_shoulder_pitch": ((0.4, 0), (1.2, 0.6), (1.6, -0.6), (2.4, 0.2), (3.4, 0)),
     },
-    height=((0.3, 0), (1.2, -0.16), (1.55, 0.03), (1.81, 0.03), (2.2, -0.14), (3.4, 0)),
+    height=((0.3, 0), (1.2, -0.16), (1.55, 0.015), (1.81, 0.015), (2.2, -0.14), (3.4, 0)),
     flight=(1.55, 1.81),
 )
 WALK_IN_PLACE = Score(
@@ -161,8 +168,9 @@ SCORES: dict[str, Score] = {
 }
 
 
-def author(score: Score, name: str = "", joint_names: tuple[str, ...] = REVISIONS[MODEL].joint_names) -> Clip:
-    """The motion of a score, for the robot with 29 joints or 23."""
+def author(score: Score, name: str = "") -> Clip:
+    """The motion of a score, for the robot with 29 joints; the wrists stay at zero, so it is also one for 23."""
+    joint_names = SHORT
     kinematics = kinematics_of(joint_names)
     times = np.arange(round(score.duration * FPS) + 1) / FPS
     frames = len(times)
@@ -175,7 +183,6 @@ def author(score: Score, name: str = "", joint_names: tuple[str, ...] = REVISION
     height = float(kinematics.mass_centre(still)[0][0, 2] + stand)
     centre = _mass_centre(score, times, height, sole_goal, touching)
     offset = kinematics.mass_centre(kinematics.sweep(np.zeros((frames, 3)), quaternion, joints, derivatives=True))[0]
-    clearance = np.zeros((frames, 8))
     solution = solve(
         kinematics,
         Wanted(
@@ -186,20 +193,22 @@ def author(score: Score, name: str = "", joint_names: tuple[str, ...] = REVISION
             touching=touching,
             held=touching,
             lift=np.zeros(frames),
-            clearance=clearance,
+            clearance=np.zeros((frames, 8)),
             weight=np.ones(frames),
+            rests=True,
             goals=Goals(sole_goal, centre),
         ),
         TOLERANCES,
     )
-    feet = touching[:, ::4]
+    with_wrists = np.zeros((frames, len(LONG)))
+    with_wrists[:, [LONG.index(joint) for joint in joint_names]] = solution.joints
     clip = make_clip(
         FPS,
-        joint_names,
+        LONG,
         solution.position,
         solution.quaternion,
-        solution.joints,
-        feet,
+        with_wrists,
+        touching[:, ::4],
         source=f"Realign, sim/motions/author.py{': ' + name if name else ''}",
         licence=LICENCE,
     )
@@ -209,12 +218,49 @@ def author(score: Score, name: str = "", joint_names: tuple[str, ...] = REVISION
     return clip
 
 
+def load_authored(name: str, joint_names: tuple[str, ...] = LONG) -> Clip:
+    """A motion of ours that ships with the package, for the robot with 29 joints or 23.
+
+    Raises ClipError where there is none of that name."""
+    if name not in SCORES:
+        raise ClipError(f"motion {name!r} is not one of ours: they are {', '.join(SCORES)}")
+    return select_joints(load_clip(LIBRARY / f"{name}.npz"), joint_names)
+
+
+def select_joints(clip: Clip, joint_names: tuple[str, ...]) -> Clip:
+    """The motion of these joints only, in this order."""
+    missing = [joint for joint in joint_names if joint not in clip.joint_names]
+    if missing:
+        raise ClipError(f"joint_names hold no {missing[0]}: they are {', '.join(clip.joint_names)}")
+    columns = [clip.joint_names.index(joint) for joint in joint_names]
+    return replace(
+        clip,
+        joint_names=joint_names,
+        joint_position=clip.joint_position[:, columns],
+        joint_velocity=clip.joint_velocity[:, columns],
+    )
+
+
+def author_command(names: tuple[str, ...], out: Path) -> list[Path]:
+    """Make these motions anew (all where none is named) into the folder `out`."""
+    unknown = [name for name in names if name not in SCORES]
+    if unknown:
+        raise ClipError(f"motion {unknown[0]!r} is not one of ours: they are {', '.join(SCORES)}")
+    chosen = names or tuple(SCORES)
+    out.mkdir(parents=True, exist_ok=True)
+    with progress("author", len(chosen), unit="motions") as tell:
+        for number, name in enumerate(chosen, 1):
+            save_clip(out / f"{name}.npz", author(SCORES[name], name))
+            tell(number, name)
+    return [out / f"{name}.npz" for name in chosen]
+
+
 def along(keys: Keys, times: Array) -> Array:
     """(T,) values at these times: minimum jerk from key to key, at rest in each, constant before and after."""
     if not keys:
         return np.zeros(len(times))
     result = np.full(len(times), float(keys[0][1]))
-    for (start, a), (end, b) in zip(keys[:-1], keys[1:], strict=True):
+    for (start, a), (end, b) in itertools.pairwise(keys):
         s = np.clip((times - start) / (end - start), 0, 1)
         result += (b - a) * s**3 * (10 - 15 * s + 6 * s**2)
     return result
@@ -268,8 +314,6 @@ def _feet(score: Score, times: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 def _through(rows: tuple, column: int, times: Array) -> Array:
     """Like `along`, but not at rest in the middle: a foot flows through its places."""
-    from scipy.interpolate import make_interp_spline
-
     key_times, values = np.array([row[0] for row in rows]), np.array([row[column] for row in rows])
     ends = [(1, 0.0), (2, 0.0)]
     spline = make_interp_spline(key_times, values, k=5, bc_type=(ends, ends))
@@ -327,26 +371,18 @@ def _shifted(support: Array, feet: NDArray[np.bool_], times: Array) -> Array:
 
 def _jumping(score: Score, times: Array, z: Array) -> Array:
     """Heights of the centre of mass that leave and meet the floor at the speed of the free fall between them."""
-    from scipy.interpolate import make_interp_spline
-
     assert score.flight is not None
     start, end = score.flight
     speed = GRAVITY * (end - start) / 2
-    base = z[0]
-    keys = dict(score.height)
-    before = [(t, v) for t, v in keys.items() if t <= start]
-    after = [(t, v) for t, v in keys.items() if t >= end]
+    base, keys = z[0], dict(score.height)
+    last = max(t for t in keys if t < start)
+    next_ = min(t for t in keys if t > end)
+    rest, off, on = ((1, 0.0), (2, 0.0)), ((1, speed), (2, -GRAVITY)), ((1, -speed), (2, -GRAVITY))
     result = z.copy()
-    rest, fall = [(1, 0.0), (2, 0.0)], -GRAVITY
-    for rows, entry, leave in (
-        (before, rest, [(1, speed), (2, fall)]),
-        (after, [(1, -speed), (2, fall)], rest),
-    ):
-        t, v = np.array(rows).T
-        spline = make_interp_spline(t, base + v, k=5, bc_type=(entry, leave))
-        inside = (times >= t[0]) & (times <= t[-1])
-        result[inside] = spline(times[inside])
+    for first, second, entry, leave in ((last, start, rest, off), (end, next_, on, rest)):
+        spline = make_interp_spline((first, second), (keys[first], keys[second]), k=5, bc_type=(entry, leave))
+        inside = (times >= first) & (times <= second)
+        result[inside] = base + spline(times[inside])
     flying = (times > start) & (times < end)
     result[flying] = base + keys[start] + _rise(score.flight, times)[flying]
-    result[times >= after[-1][0]] = base + after[-1][1]
     return result

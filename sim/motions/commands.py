@@ -3,6 +3,7 @@
 sim motions import walk.pkl dance.csv -o clips
 sim motions repair clips -o repaired
 sim motions report repaired -o runs/motions
+sim motions author squat kick -o runs/authored
 """
 
 from __future__ import annotations
@@ -94,7 +95,23 @@ class Report:
         _end(report_command(self.paths, self.out, self.picture), self.out)
 
 
-COMMANDS = {"import": Import, "repair": Repair, "report": Report}
+@dataclass(frozen=True)
+class Author:
+    """Make the project's own motions from their key numbers: squat, bow, side_step, kick, wave, reach, jump,
+    walk_in_place. They ship with the package; this makes them anew."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Motions; all of them when none is named."""
+    out: Annotated[Path, Output] = Path("runs/authored")
+    """Folder for the clips."""
+
+    def __call__(self) -> None:
+        from sim.motions.author import author_command
+
+        print(*author_command(self.names, self.out), sep="\n")
+
+
+COMMANDS = {"import": Import, "repair": Repair, "report": Report, "author": Author}
 
 
 def _end(failures: list, out: Path, worst: bool = False) -> None:

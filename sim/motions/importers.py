@@ -6,6 +6,7 @@ A file that cannot be read is said so in one sentence; the others of the batch a
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def import_command(
     console: Console | None = None,
 ) -> list[Failure]:
     """Write a clip for every motion of these files into the folder `out`; what failed comes back."""
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
     table = Table("clip", "format", "frames", "fps", "joints", "quaternion", "angles", "length", "decided by")
     failures: list[Failure] = []
     written: dict[str, Path] = {}

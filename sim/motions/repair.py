@@ -7,6 +7,7 @@ joints inside their ranges, and everything else as near to the reference as that
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from controllers.g1 import SOLE_RADIUS
 from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
@@ -36,8 +37,8 @@ ROUGH = 10  # iterations of each
 NEARLY = 0.008  # [m] a sole point of a standing foot that is lower touches
 OUT_OF_REACH = 0.0015  # [m] left over the lowest point of its foot: this point cannot touch
 LEGEND = (
-    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles; bodies "
-    "moved: mean over key bodies beyond the lift; lifted: range over the clip"
+    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles; moved: "
+    "key bodies, mean, beyond the lift; lifted: range over the clip; cut: frames dropped; s: time that the repair took"
 )
 REPAIRED = "repair"  # the part of a clip's report that says so
 
@@ -173,13 +174,13 @@ def repair_command(
     paths: tuple[Path, ...], out: Path, bounds: Bounds = Bounds(), console: Console | None = None
 ) -> tuple[list[Failure], list[str]]:
     """Write a repaired clip for each of these into the folder `out`; what failed, and what is not kept."""
-    console = console or Console()
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
     failures: list[Failure] = []
     misses: list[str] = []
     files = motion_files(paths, (".npz",))
-    table = Table(
-        "clip", "float mm", "sinks mm", "slip cm/s", "bodies moved mm", "lifted cm", "dropped", "s", caption=LEGEND
-    )
+    headings = ("float\nmm", "sinks\nmm", "slip\ncm/s", "moved\nmm", "lifted\ncm", "cut", "s")
+    table = Table(Column("clip", no_wrap=True), *(Column(heading, justify="right") for heading in headings))
+    table.caption = LEGEND
     out.mkdir(parents=True, exist_ok=True)
     with progress("repair", len(files), unit="clips") as tell:
         for number, path in enumerate(files, 1):
@@ -193,11 +194,11 @@ def repair_command(
                 before, after = facts["before"], facts["after"]
                 table.add_row(
                     path.stem,
-                    f"{1000 * before['float_median']:.1f} to {1000 * after['float_median']:.1f}",
-                    f"{1000 * before['penetration']:.1f} to {1000 * after['penetration']:.1f}",
+                    f"{1000 * before['float_median']:.0f} to {1000 * after['float_median']:z.1f}",
+                    f"{1000 * before['penetration']:.0f} to {1000 * after['penetration']:.1f}",
                     f"{100 * before['slip_largest']:.0f} to {100 * after['slip_largest']:.1f}",
                     f"{1000 * facts['body_change']:.1f}",
-                    " to ".join(f"{100 * value:.1f}" for value in facts["lift_range"]),
+                    " to ".join(f"{100 * value:.0f}" for value in facts["lift_range"]),
                     str(facts["frames_dropped"]),
                     f"{time.monotonic() - began:.1f}",
                 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from controllers.g1 import SOLE_RADIUS
 from sim.motions.clip import Clip, ClipError, load_clip
@@ -22,19 +23,19 @@ SIZE = (300, 190)  # pixels of each, height and width
 COLUMNS = (
     # heading, what it shows
     ("s", lambda f: f"{f.duration:.1f}"),
-    ("float mm", lambda f: f"{1000 * f.float_median:.1f}"),
-    ("sinks mm", lambda f: f"{1000 * f.penetration:.1f}"),
-    ("slip cm/s", lambda f: f"{100 * f.slip_mean:.1f}, {100 * f.slip_largest:.1f}"),
-    ("in the air s", lambda f: f"{f.airborne:.2f}"),
-    ("to the limit rad", lambda f: f"{f.limit_margin:.3f} {f.limit_joint.removesuffix('_joint')}"),
-    ("rad/s", lambda f: f"{f.speed_largest:.1f}"),
-    ("torque", lambda f: f"{100 * f.torque_ratio:.0f} %, ok {100 * f.torque_feasible:.0f} %"),
-    ("ZMP ok", lambda f: f"{100 * f.zmp_feasible:.0f} %, off {100 * f.zmp_outside:.1f} cm"),
+    ("float\nmm", lambda f: f"{1000 * f.float_median:z.1f}"),
+    ("sinks\nmm", lambda f: f"{1000 * f.penetration:.1f}"),
+    ("slip\ncm/s", lambda f: f"{100 * f.slip_largest:.1f}"),
+    ("air\ns", lambda f: f"{f.airborne:.2f}"),
+    ("limit\nrad", lambda f: f"{f.limit_margin:z.2f}"),
+    ("speed\nrad/s", lambda f: f"{f.speed_largest:.1f}"),
+    ("torque\n%", lambda f: f"{100 * f.torque_ratio:.0f}"),
+    ("ZMP\n%", lambda f: f"{100 * f.zmp_feasible:.0f}"),
 )
 LEGEND = (
-    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: of touching soles, mean and largest; "
-    "torque: largest share of a limit in 99 % of the frames, and frames inside all limits; ZMP ok: frames in which the "
-    "standing feet can give what the motion needs, and how far off it is in the mean"
+    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles; air: time "
+    "without a foot on the floor; limit: what is left to the nearest joint limit; torque: largest share of a limit in "
+    "99 % of the frames; ZMP: frames in which the standing feet can give what the motion needs. More is in the JSON."
 )
 
 
@@ -42,8 +43,9 @@ def report_command(
     paths: tuple[Path, ...], out: Path, picture: bool = True, console: Console | None = None
 ) -> list[Failure]:
     """Print the figures of these clips, write them and a contact sheet of each into the folder `out`."""
-    console = console or Console()
-    table = Table("clip", *(heading for heading, _ in COLUMNS), caption=LEGEND)
+    console = console or Console(width=None if sys.stdout.isatty() else 140)
+    table = Table(Column("clip", no_wrap=True), *(Column(heading, justify="right") for heading, _ in COLUMNS))
+    table.caption = LEGEND
     failures: list[Failure] = []
     out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Figures] = {}
@@ -84,7 +86,7 @@ def contact_sheet(clip: Clip, figures: Figures, path: Path) -> None:
         above.text((i + 0.04) * SIZE[1], 16, f"{times[frame]:.2f} s", fontsize=7, color="white")
     name = path.stem
     above.set_title(
-        f"{name}: float {1000 * figures.float_median:.1f} mm, sinks {1000 * figures.penetration:.1f} mm, slip "
+        f"{name}: float {1000 * figures.float_median:z.1f} mm, sinks {1000 * figures.penetration:.1f} mm, slip "
         f"{100 * figures.slip_largest:.1f} cm/s, torque {100 * figures.torque_ratio:.0f} %",
         fontsize=9,
     )

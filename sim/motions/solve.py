@@ -31,6 +31,7 @@ ITERATIONS = 40
 SETTLED = 5e-4  # [m], [rad] largest step after which nothing moves any more
 SHRINKING = 0.8  # of the step before: a step that shrinks less is damped
 LEAST_DAMPING = 100.0  # [1/m^2], [1/rad^2]: of a tenth of a metre or radian
+REST = 1e-3  # [m/s], [rad/s] tolerance of rest
 LARGEST_STEP = 0.3  # [m], [rad] of one iteration in any frame: beyond it the tangent says little
 
 
@@ -97,6 +98,8 @@ class Wanted:
     """(T, 8) height that a point keeps above the floor at least [m]."""
     weight: Array
     """(T,) of the wanted postures; 0 where there is none to keep to."""
+    rests: bool = False
+    """Whether the deviation from the wanted motion begins and ends without speed."""
     goals: Goals | None = None
     """Where soles and centre of mass shall be, where that is asked for apart from the postures."""
     start: tuple[Array, Array, Array, Array] | None = None
@@ -197,6 +200,15 @@ class _Band:
             for k, b in enumerate((1.0, -2.0, 1.0)[i:]):
                 self.lower[k * self.n, i : i + inner] += a * b * weight
 
+    def add_rest(self, deviation: Array, weight: float) -> None:
+        """First differences of the deviations (T, n) at both ends, in every unknown."""
+        for i, j in ((0, 1), (self.frames - 2, self.frames - 1)):
+            change = deviation[j] - deviation[i]
+            self.right[i] += weight * change
+            self.right[j] -= weight * change
+            self.lower[0, [i, j]] += weight
+            self.lower[self.n, i] -= weight
+
     def solve(self) -> Array:
         size = self.frames * self.n
         band = self.lower.reshape(2 * self.n + 1, size)
@@ -250,6 +262,8 @@ def _solve(
         )  # (T, n)
         _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
         vertical, room = _stand(band, kinematics, sweep, feet, wanted, below, tolerances)
+        if wanted.rests:
+            band.add_rest(deviation, (wanted.fps / REST) ** 2)
         if wanted.goals is not None:
             _reach(band, kinematics, sweep, feet, wanted.goals, tolerances)
         _limit(band, joints, lower, upper, beyond, tolerances)
