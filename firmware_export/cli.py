@@ -48,6 +48,14 @@ class Check:
     """Only one optimisation level per compiler, and no sanitizers, linter or fuzzing."""
 
 
+def parse(words: list[str]) -> C | Check:
+    """What the words after `firmware-export` ask for."""
+    commands = {"c": C, "check": Check}
+    return tyro.extras.subcommand_cli_from_dict(
+        commands, prog="firmware-export", description="Code for flight controllers.", args=words
+    )
+
+
 def export_c(config: C) -> list[Path]:
     """Writes all the files, or none; returns their paths."""
     from .adapters.generate import adapter_files
@@ -85,10 +93,7 @@ def main() -> None:
 
     from .graph import ExportError
 
-    commands = {"c": C, "check": Check}
-    config = tyro.extras.subcommand_cli_from_dict(
-        commands, prog="firmware-export", description="Code for flight controllers."
-    )
+    config = parse(sys.argv[1:])
     try:
         if isinstance(config, Check):
             from .check import check

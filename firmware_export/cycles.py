@@ -8,7 +8,7 @@ gives one number, and otherwise the choice that `TABLE` names. A figure from her
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 VERSION = "cortex-m4f/1"
@@ -68,12 +68,12 @@ def trace(log: Iterable[str]) -> Iterator[int]:
             yield int(entry[1], 16)
 
 
-def count(instructions: dict[int, Instruction], addresses: Iterable[int], prefix: str, leave_out: str) -> Count:
-    """Of all that the traced functions whose name begins with `prefix` did, but not those with `leave_out`."""
+def count(instructions: dict[int, Instruction], addresses: Iterable[int], leave_out: Collection[str]) -> Count:
+    """Of all that was traced, but for the functions of these names."""
     path = [instructions[address] for address in addresses if address in instructions]
     total = executed = 0
     for index, instruction in enumerate(path):
-        if instruction.function.startswith(prefix) and not instruction.function.startswith(leave_out):
+        if instruction.function.split(".")[0] not in leave_out:
             before = path[index - 1] if index else None
             after = path[index + 1] if index + 1 < len(path) else None
             total += cycles(instruction, before, after)

@@ -210,7 +210,7 @@ def test_a_trace_is_joined_to_the_disassembly() -> None:
         *(f"[0/{pc:08x}/1/2]" for pc in (16, 18, 20)),
     ]
     assert list(trace(log)) == [20, 16, 18, 20]
-    total = count(disassembly(listing), trace(log), "quad_", "quad_reset")
+    total = count(disassembly(listing), trace(log), ("main",))
     assert (total.instructions, total.cycles) == (2, 1 + 1)
 
 

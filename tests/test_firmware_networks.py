@@ -246,3 +246,38 @@ def test_numbers_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None
     path = write_network(tmp_path / "huge.onnx", nodes, constants, 1, 1, 1)
     with pytest.raises(ExportError, match=r"huge\.onnx: action reads the number inf; allowed: finite numbers"):
         generate(path)
+
+
+def test_without_weights_of_its_own_it_still_compiles_and_is_small(tmp_path: Path) -> None:
+    export_c(C(write(tmp_path / "quad.onnx", random_weights(0)), tmp_path))
+    for flags in ("-std=c99", "-x c++ -std=c++11"):
+        strict = STRICT if "c99" in flags else ["-Wall", "-Wextra", "-Werror"]
+        command = ["cc", *strict, *flags.split(), "-O2", "-DQUAD_NO_WEIGHTS", "-c", tmp_path / "quad.c"]
+        subprocess.run([*command, "-o", tmp_path / "quad.o"], check=True)
+        symbols = subprocess.run(["nm", tmp_path / "quad.o"], check=True, capture_output=True, text=True).stdout
+        assert "quad_infer_with" in symbols and "quad_weights_embedded" not in symbols
+
+
+def test_the_metadata_says_what_the_policy_file_says(tmp_path: Path) -> None:
+    path = write(tmp_path / "quad.onnx", random_weights(0))
+    export_c(C(path, tmp_path))
+    (tmp_path / "about.c").write_text(
+        '#include <stdio.h>\n#include "quad.h"\n'
+        "int main(void) {\n"
+        "    const quad_info *info = quad_metadata();\n"
+        '    printf("%s|%s|%s|%u|%g|%g|", info->name, info->architecture, info->dtype, (unsigned)info->parameters,\n'
+        "        (double)info->native_hz, (double)info->previous_action_at_reset);\n"
+        "    for (int i = 0; i < info->term_count; i++)\n"
+        '        printf("%s %u %s;", info->terms[i].name, (unsigned)info->terms[i].size, info->terms[i].unit);\n'
+        "    for (int i = 0; i < info->action_size; i++)\n"
+        '        printf("%s %g %g;", info->outputs[i].name, (double)info->outputs[i].scale,\n'
+        "            (double)info->outputs[i].offset);\n"
+        "    return info->weights_crc != QUAD_WEIGHTS_CRC || quad_crc(quad_embedded()) != QUAD_WEIGHTS_CRC;\n"
+        "}\n"
+    )
+    subprocess.run(["cc", "-std=c99", "about.c", "quad.c", "-o", "about"], cwd=tmp_path, check=True)
+    printed = subprocess.run([tmp_path / "about"], check=True, capture_output=True, text=True).stdout
+    spec = load_policy(path).spec
+    terms = "".join(f"{term.name} {term.size} {term.unit};" for term in spec.observation)
+    outputs = "".join(f"{name} 0.5 0.5;" for name in spec.action.names)
+    assert printed == f"quad|22 -> dense 16 -> gru 16 -> dense 4|f32|2084|100|0|{terms}{outputs}"
