@@ -4,6 +4,7 @@ sim motions import walk.pkl dance.csv -o clips
 sim motions repair clips -o repaired
 sim motions report repaired -o runs/motions
 sim motions author squat kick -o runs/authored
+sim motions play repaired/walk.npz clips/walk.npz
 """
 
 from __future__ import annotations
@@ -111,7 +112,24 @@ class Author:
         print(*author_command(self.names, self.out), sep="\n")
 
 
-COMMANDS = {"import": Import, "repair": Repair, "report": Report, "author": Author}
+@dataclass(frozen=True)
+class Play:
+    """Show clips side by side in the browser, or write them as a video. Needs the extra [view]."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Clips."""
+    port: int = 8080
+    """Of the page; another one is taken where this is in use."""
+    video: Path | None = None
+    """Write this file (.mp4) in place of a page."""
+
+    def __call__(self) -> None:
+        from sim.motions.play import play_command
+
+        play_command(self.paths, self.port, self.video)
+
+
+COMMANDS = {"import": Import, "repair": Repair, "report": Report, "author": Author, "play": Play}
 
 
 def _end(failures: list, out: Path, worst: bool = False) -> None:

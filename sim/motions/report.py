@@ -11,10 +11,10 @@ from rich.table import Column, Table
 
 from controllers.g1 import SOLE_RADIUS
 from sim.motions.clip import Clip, ClipError, load_clip
+from sim.motions.drawing import pictures
 from sim.motions.importers import Failure, motion_files
-from sim.motions.kinematics import kinematics_of, soles, sweep_clip
+from sim.motions.kinematics import soles, sweep_clip
 from sim.motions.measure import Figures, as_json, feet_of, measure
-from sim.robots.g1_files import draw_without_display
 from sim.run import RunError, write_atomically, write_json
 
 PICTURES = 10  # postures on a contact sheet
@@ -73,14 +73,14 @@ def contact_sheet(clip: Clip, figures: Figures, path: Path) -> None:
     from matplotlib.figure import Figure
 
     frames = np.linspace(0, clip.frames - 1, PICTURES).round().astype(int)
-    pictures = draw(clip, frames)
+    strip = list(pictures(clip, frames, *SIZE))
     kinematics, sweep = sweep_clip(clip)
     height = 1000 * (kinematics.points(sweep, soles())[..., 2] - SOLE_RADIUS)
     lower = height.reshape(-1, 2, 4).min(axis=2)
     feet, times = feet_of(clip), np.arange(clip.frames) / clip.fps
     figure = Figure(figsize=(PICTURES * 1.3, 4.2), dpi=110, layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(SIZE[0] / SIZE[1] * 1.15, 1))
-    above.imshow(np.concatenate(pictures, axis=1))
+    above.imshow(np.concatenate(strip, axis=1))
     above.set_axis_off()
     for i, frame in enumerate(frames):
         above.text((i + 0.04) * SIZE[1], 16, f"{times[frame]:.2f} s", fontsize=7, color="white")
@@ -94,43 +94,9 @@ def contact_sheet(clip: Clip, figures: Figures, path: Path) -> None:
     bottom = min(-20.0, float(lower.min()) * 1.05)
     for foot, (side, colour) in enumerate((("left", "tab:blue"), ("right", "tab:red"))):
         below.plot(times, lower[:, foot], color=colour, lw=1, label=f"{side} sole, lowest point")
-        strip = bottom + np.array([0.02, 0.07]) * (top - bottom) + foot * 0.06 * (top - bottom)
-        below.fill_between(times, *strip, where=feet[:, foot].tolist(), color=colour, alpha=0.5, lw=0)
+        bar = bottom + np.array([0.02, 0.07]) * (top - bottom) + foot * 0.06 * (top - bottom)
+        below.fill_between(times, *bar, where=feet[:, foot].tolist(), color=colour, alpha=0.5, lw=0)
     below.axhline(0, color="black", lw=0.6)
     below.set(xlim=(times[0], times[-1]), ylim=(bottom, top), xlabel="time [s]; bars: in stance", ylabel="height [mm]")
     below.legend(fontsize=7, loc="upper right")
     write_atomically(path, lambda file: figure.savefig(file, format="png"))
-
-
-def draw(clip: Clip, frames: np.ndarray) -> list[np.ndarray]:
-    """Pictures of these frames, from the front left of where the robot is then.
-
-    Raises ClipError where the machine cannot draw."""
-    draw_without_display()
-    import mujoco
-
-    from controllers.rotations import yaw
-    from sim.robots.g1 import build_model, joint_addresses
-
-    model = build_model(kinematics_of(clip.joint_names).robot)
-    data = mujoco.MjData(model)
-    camera = mujoco.MjvCamera()
-    camera.distance, camera.elevation = 2.6, -8.0
-    columns = joint_addresses(model, clip.joint_names)[0]
-    heading = float(np.degrees(yaw(clip.root_quaternion[0])))
-    pictures = []
-    try:
-        renderer = mujoco.Renderer(model, *SIZE)
-    except Exception as error:  # each drawing library fails with an error of its own
-        raise ClipError(f"this machine cannot draw ({error}); leave the pictures out with --no-picture") from error
-    with renderer:
-        for frame in frames:
-            data.qpos[:3], data.qpos[3:7] = clip.root_position[frame], clip.root_quaternion[frame]
-            data.qpos[columns] = clip.joint_position[frame]
-            mujoco.mj_kinematics(model, data)
-            mujoco.mj_comPos(model, data)
-            camera.lookat[:] = *clip.root_position[frame, :2], 0.62
-            camera.azimuth = heading + 150
-            renderer.update_scene(data, camera)
-            pictures.append(renderer.render().copy())
-    return pictures
