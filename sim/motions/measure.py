@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from controllers.g1 import SOLE_RADIUS
-from controllers.rotations import conjugate, rotate
+from controllers.rotations import conjugate, rotate, to_matrix
 from sim.motions.clip import Clip
 from sim.motions.kinematics import GRAVITY, Kinematics, key_bodies, kinematics_of, soles, sweep_clip
 from sim.motions.stance import find_stance
@@ -25,6 +25,7 @@ Flags = NDArray[np.bool_]
 FRICTION = 0.8  # of the floor, for the forces that a motion may use
 TOUCHING = 0.005  # [m] over the lowest point of the standing feet: as near as this counts as touching
 BEARING = 0.01  # [m] height of a sole point that may still carry force
+BLOCK = 2000  # frames whose derivatives are in memory at once
 BALANCED = 0.02  # of the weight, and of the weight times 1 m: force and moment that may be missing
 
 
@@ -123,19 +124,25 @@ def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, fee
     those that hold these forces."""
     model, data = kinematics.model, kinematics.data
     q, v, a = _course(kinematics, clip)
-    sweep = kinematics.sweep(clip.root_position, clip.root_quaternion, clip.joint_position, derivatives=True)
-    jacobians = kinematics.point_jacobians(sweep, soles(), points)  # (T, 8, 3, 6 + J)
     weight = GRAVITY * kinematics.robot.mass
     edges = np.array([[FRICTION, 0, 1], [-FRICTION, 0, 1], [0, FRICTION, 1], [0, -FRICTION, 1]]).T / np.sqrt(2)
     torques = np.empty((clip.frames, len(clip.joint_names)))
     missing = np.empty((clip.frames, 6))
     bearing = np.repeat(feet, 4, axis=1) & (height < np.maximum(BEARING, height.min(axis=1, keepdims=True) + BEARING))
     regular = 1e-3 * np.eye(8 * 4)
+    turn = to_matrix(clip.root_quaternion)
+    jacobians = np.empty(0)
     for t in range(clip.frames):
+        if t % BLOCK == 0:
+            block = slice(t, t + BLOCK)
+            sweep = kinematics.sweep(
+                clip.root_position[block], clip.root_quaternion[block], clip.joint_position[block], derivatives=True
+            )
+            jacobians = kinematics.point_jacobians(sweep, soles(), points[block])  # (BLOCK, 8, 3, 6 + J)
         needed = pin.rnea(model, data, q[t], v[t], a[t])
-        centre = sweep.origins[t, 0]
+        centre = clip.root_position[t]
         # In weights, and about the root: sizes of force and moment then compare.
-        target = (needed[:6].reshape(2, 3) @ sweep.rotations[t, 0].T).ravel() / weight
+        target = (needed[:6].reshape(2, 3) @ turn[t].T).ravel() / weight
         active = np.flatnonzero(bearing[t])
         pushes = np.zeros((8, 3))
         if len(active):
@@ -149,7 +156,7 @@ def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, fee
             missing[t] = target - columns @ share
         else:
             missing[t] = target
-        torques[t] = needed[6:] - np.einsum("pin,pi->n", jacobians[t][..., 6:], pushes)
+        torques[t] = needed[6:] - np.einsum("pin,pi->n", jacobians[t % BLOCK][..., 6:], pushes)
     return torques, missing
 
 
