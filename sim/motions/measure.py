@@ -123,7 +123,7 @@ def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, fee
     infeasible, and is the zero-moment point leaving the support polygon where friction suffices. Joint torques are
     those that hold these forces."""
     model, data = kinematics.model, kinematics.data
-    q, v, a = _course(kinematics, clip)
+    q, v, a = course(kinematics, clip)
     weight = GRAVITY * kinematics.robot.mass
     edges = np.array([[FRICTION, 0, 1], [-FRICTION, 0, 1], [0, FRICTION, 1], [0, -FRICTION, 1]]).T / np.sqrt(2)
     torques = np.empty((clip.frames, len(clip.joint_names)))
@@ -160,7 +160,7 @@ def forces(kinematics: Kinematics, clip: Clip, points: Array, height: Array, fee
     return torques, missing
 
 
-def _course(kinematics: Kinematics, clip: Clip) -> tuple[Array, Array, Array]:
+def course(kinematics: Kinematics, clip: Clip) -> tuple[Array, Array, Array]:
     """pinocchio's position, velocity and acceleration; the root's velocity is in its own frame."""
     q = kinematics.configuration(clip.root_position, clip.root_quaternion, clip.joint_position)
     back = conjugate(clip.root_quaternion)
