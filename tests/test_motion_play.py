@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -67,8 +68,7 @@ def test_the_slider_puts_every_robot_where_it_is_then(viewer: Viewer) -> None:
     CHROMIUM is None or importlib.util.find_spec("playwright") is None, reason="needs Chromium and playwright"
 )
 def test_a_browser_loads_the_page_and_its_slider_moves_the_robot(viewer: Viewer, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+    sync_playwright = importlib.import_module("playwright.sync_api").sync_playwright
     problems: list[str] = []
     with sync_playwright() as driver:
         browser = driver.chromium.launch(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,18 +79,23 @@ def pictures(clip: Clip, frames: Iterable[int], height: int, width: int) -> Iter
             yield renderer.render().copy()
 
 
+def viewing(module: str) -> Any:
+    """A module of the extra [view]. Raises ClipError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ClipError(f"{module} is missing: this needs the extra [view], pip install 'realign[view]'") from error
+
+
 def video(clips: list[Clip], path: Path, height: int = 480, width: int = 480) -> None:
     """The clips side by side as MP4; a shorter one waits at its end. Needs the extra [view]."""
-    try:
-        import imageio.v2 as imageio
-        import imageio_ffmpeg  # noqa: F401 (imageio asks for it only when it writes)
-    except ImportError as error:
-        raise ClipError("a video needs the extra [view]: pip install 'realign[view]'") from error
+    writers = viewing("imageio.v2")
+    viewing("imageio_ffmpeg")  # imageio asks for it only when it writes
     times = np.arange(int(max(clip.duration for clip in clips) * VIDEO_FPS) + 1) / VIDEO_FPS
     strips = [
         pictures(clip, np.minimum(np.rint(times * clip.fps).astype(int), clip.frames - 1), height, width)
         for clip in clips
     ]
-    with imageio.get_writer(path, fps=VIDEO_FPS, macro_block_size=2) as writer:
+    with writers.get_writer(path, fps=VIDEO_FPS, macro_block_size=2) as writer:
         for images in zip(*strips, strict=True):
             writer.append_data(np.concatenate(images, axis=1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from controllers.g1 import FOOT_BODIES
 from sim.motions.clip import Clip, ClipError, load_clip
-from sim.motions.drawing import COLOURS, MARK, foot_state, sole_states, video
+from sim.motions.drawing import COLOURS, MARK, foot_state, sole_states, video, viewing
 from sim.motions.kinematics import kinematics_of
 from sim.robots.g1_files import draw_without_display
 
@@ -67,10 +67,7 @@ class Viewer:
     """A server on `port` (0 takes any) that shows clips; `run` plays them."""
 
     def __init__(self, clips: list[Clip], names: list[str], port: int = 8080):
-        try:
-            import viser
-        except ImportError as error:
-            raise ClipError("the viewer needs the extra [view]: pip install 'realign[view]'") from error
+        viser = viewing("viser")
         self._server = viser.ViserServer(port=port, verbose=False)
         self.port = self._server.get_port()
         scene, gui = self._server.scene, self._server.gui
@@ -167,7 +164,8 @@ def _bytes(colour: Any) -> tuple[int, int, int]:
 def _solid(kind: int, size: Array) -> tuple[Array, NDArray[np.integer]]:
     """Vertices (V, 3) and faces (F, 3) of one of MuJoCo's primitive shapes."""
     import mujoco
-    import trimesh
+
+    trimesh = viewing("trimesh")
 
     shapes = mujoco.mjtGeom
     if kind == shapes.mjGEOM_CAPSULE:
