@@ -24,6 +24,7 @@ Flags = NDArray[np.bool_]
 
 FRICTION = 0.8  # of the floor, for the forces that a motion may use
 TOUCHING = 0.005  # [m] over the lowest point of the standing feet: as near as this counts as touching
+GRAZING, SLIDING = 0.002, 0.02  # [m], [m/s]
 BEARING = 0.01  # [m] height of a sole point that may still carry force
 BLOCK = 2000  # frames whose derivatives are in memory at once
 BALANCED = 0.02  # of the weight, and of the weight times 1 m: force and moment that may be missing
@@ -45,6 +46,9 @@ class Figures:
     """Horizontal speed of touching points of standing feet [m/s]."""
     slip_largest: float
     """[m/s]"""
+    sliding: float
+    """Share of the times that a sole point spends within GRAZING of the floor, or in it, in which it moves faster than
+    SLIDING: whatever foot is said to stand."""
     airborne: float
     """Time without a foot on the floor [s]."""
     limit_margin: float
@@ -78,6 +82,8 @@ def measure(clip: Clip) -> Figures:
     near = np.repeat(feet, 4, axis=1) & (height < np.maximum(0, lowest)[:, None] + TOUCHING)
     held = near[1:] & near[:-1]
     slip = np.linalg.norm(np.diff(points[..., :2], axis=0), axis=2)[held] * clip.fps
+    grazing = (height[1:] < GRAZING) & (height[:-1] < GRAZING)
+    slides = np.linalg.norm(np.diff(points[..., :2], axis=0), axis=2)[grazing] * clip.fps > SLIDING
     margins = np.minimum(robot.upper - clip.joint_position, clip.joint_position - robot.lower)
     nearest = int(margins.min(axis=0).argmin())
     torques, missing = forces(kinematics, clip, points, height, feet)
@@ -89,6 +95,7 @@ def measure(clip: Clip) -> Figures:
         penetration=float(max(0, -height.min())),
         slip_mean=float(slip.mean()) if len(slip) else 0.0,
         slip_largest=float(slip.max(initial=0)),
+        sliding=float(slides.mean()) if len(slides) else 0.0,
         airborne=float((~feet.any(axis=1)).sum() / clip.fps),
         limit_margin=float(margins.min()),
         limit_joint=clip.joint_names[nearest],

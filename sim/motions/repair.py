@@ -31,7 +31,7 @@ from sim.run import RunError, progress
 Flags = NDArray[np.bool_]
 
 CLEARANCE = 0.01  # [m] of swinging feet; a robot stumbles over what a reference merely grazes
-CLEARING = 0.1  # [s] from a stance to there, and as long again for the rise
+CLEARING = 0.08  # [s] from a stance to there
 PASSES = 5  # at most, to find which part of a sole touches
 ROUGH = 10  # iterations of each
 NEARLY = 0.008  # [m] a sole point of a standing foot that is lower touches
@@ -53,6 +53,8 @@ class Bounds:
     """[m]"""
     slip: float = 0.02
     """[m/s]"""
+    sliding: float = 0.005
+    """Share of the time near the floor in which a sole point moves, whatever foot is said to stand."""
     body_change: float = 0.025
     """Mean change of the key bodies beyond the vertical shift [m]."""
 
@@ -129,6 +131,8 @@ def broken(report: dict[str, Any], bounds: Bounds = Bounds()) -> list[str]:
         found.append(f"penetrates the floor by {1000 * after['penetration']:.1f} mm")
     if after["slip_largest"] > bounds.slip:
         found.append(f"slips at up to {100 * after['slip_largest']:.1f} cm/s in stance")
+    if after["sliding"] > bounds.sliding:
+        found.append(f"slides in {100 * after['sliding']:.1f} % of the time that soles are at the floor")
     if after["limit_margin"] < 0:
         found.append(f"{after['limit_joint']} is {-after['limit_margin']:.1e} rad beyond its limit")
     if facts["body_change"] > bounds.body_change:
@@ -139,7 +143,7 @@ def broken(report: dict[str, Any], bounds: Bounds = Bounds()) -> list[str]:
 
 
 def clearance(feet: Flags, fps: float) -> NDArray[np.floating]:
-    """(T, 8) height that the points of swinging feet keep over the floor [m]: none near a stance, else CLEARANCE."""
+    """(T, 8) height that the points of swinging feet keep over the floor [m], rising from stance to CLEARANCE."""
     frames = len(feet)
     result = np.zeros((frames, 8))
     times = np.arange(frames)
@@ -149,7 +153,7 @@ def clearance(feet: Flags, fps: float) -> NDArray[np.floating]:
             after = np.searchsorted(standing, times).clip(0, len(standing) - 1)
             near = np.abs(standing[after] - times), np.abs(standing[np.maximum(after - 1, 0)] - times)
             away = np.minimum(*near) / fps
-            rise = np.clip(away / CLEARING - 0.5, 0, 1)
+            rise = np.clip(away / CLEARING, 0, 1)
             result[:, 4 * foot : 4 * foot + 4] = (CLEARANCE * rise)[:, None]
     return result
 

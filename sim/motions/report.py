@@ -26,6 +26,7 @@ COLUMNS = (
     ("float\nmm", lambda f: f"{1000 * f.float_median:z.1f}"),
     ("sinks\nmm", lambda f: f"{1000 * f.penetration:.1f}"),
     ("slip\ncm/s", lambda f: f"{100 * f.slip_largest:.1f}"),
+    ("slides\n%", lambda f: f"{100 * f.sliding:.1f}"),
     ("air\ns", lambda f: f"{f.airborne:.2f}"),
     ("limit\nrad", lambda f: f"{f.limit_margin:z.2f}"),
     ("speed\nrad/s", lambda f: f"{f.speed_largest:.1f}"),
@@ -33,9 +34,10 @@ COLUMNS = (
     ("ZMP\n%", lambda f: f"{100 * f.zmp_feasible:.0f}"),
 )
 LEGEND = (
-    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles; air: time "
-    "without a foot on the floor; limit: what is left to the nearest joint limit; torque: largest share of a limit in "
-    "99 % of the frames; ZMP: frames in which the standing feet can give what the motion needs. More is in the JSON."
+    "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles of "
+    "standing feet; slides: share of the time at the floor in which any sole point moves; air: time without a foot on the floor; "
+    "limit: what is left to the nearest joint limit; torque: largest share of a limit in 99 % of the frames; ZMP: frames "
+    "in which the standing feet can give what the motion needs. More is in the JSON."
 )
 
 

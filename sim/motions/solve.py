@@ -39,7 +39,7 @@ LARGEST_STEP = 0.3  # [m], [rad] of one iteration in any frame: beyond it the ta
 class Tolerances:
     """How much each term gives way to the others."""
 
-    body: float = 0.02
+    body: float = 0.01
     """Key body from its wanted place, after the lift [m]."""
     turn: float = 0.10
     """Root's rotation from the wanted one [rad]."""
