@@ -9,7 +9,7 @@ flight it falls freely, and the solver of the repair finds the postures.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy.linalg import solve_banded
 
 from controllers.g1 import REVISIONS, SOLE_POINTS, SOLE_RADIUS, WRISTS, default_pose
 from controllers.rotations import from_axis_angle, rotate
-from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
+from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip, select_joints
 from sim.motions.kinematics import GRAVITY, MODEL, kinematics_of, soles
 from sim.motions.measure import as_json, measure
 from sim.motions.solve import Goals, Tolerances, Wanted, solve
@@ -225,20 +225,6 @@ def load_authored(name: str, joint_names: tuple[str, ...] = LONG) -> Clip:
     if name not in SCORES:
         raise ClipError(f"motion {name!r} is not one of ours: they are {', '.join(SCORES)}")
     return select_joints(load_clip(LIBRARY / f"{name}.npz"), joint_names)
-
-
-def select_joints(clip: Clip, joint_names: tuple[str, ...]) -> Clip:
-    """The motion of these joints only, in this order."""
-    missing = [joint for joint in joint_names if joint not in clip.joint_names]
-    if missing:
-        raise ClipError(f"joint_names hold no {missing[0]}: they are {', '.join(clip.joint_names)}")
-    columns = [clip.joint_names.index(joint) for joint in joint_names]
-    return replace(
-        clip,
-        joint_names=joint_names,
-        joint_position=clip.joint_position[:, columns],
-        joint_velocity=clip.joint_velocity[:, columns],
-    )
 
 
 def author_command(names: tuple[str, ...], out: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,20 @@ def resample(clip: Clip, fps: float) -> Clip:
         clip.source,
         clip.licence,
         clip.report,
+    )
+
+
+def select_joints(clip: Clip, joint_names: tuple[str, ...]) -> Clip:
+    """The motion of these joints only, in this order."""
+    missing = [joint for joint in joint_names if joint not in clip.joint_names]
+    if missing:
+        raise ClipError(f"joint_names hold no {missing[0]}: they are {', '.join(clip.joint_names)}")
+    columns = [clip.joint_names.index(joint) for joint in joint_names]
+    return replace(
+        clip,
+        joint_names=joint_names,
+        joint_position=clip.joint_position[:, columns],
+        joint_velocity=clip.joint_velocity[:, columns],
     )
 
 

@@ -35,9 +35,9 @@ COLUMNS = (
 )
 LEGEND = (
     "float: lowest sole point in stance, median; sinks: deepest sole point; slip: largest of touching soles of "
-    "standing feet; slides: share of the time at the floor in which any sole point moves; air: time without a foot on the floor; "
-    "limit: what is left to the nearest joint limit; torque: largest share of a limit in 99 % of the frames; ZMP: frames "
-    "in which the standing feet can give what the motion needs. More is in the JSON."
+    "standing feet; slides: share of the time at the floor in which any sole point moves; air: time without a foot on "
+    "the floor; limit: what is left to the nearest joint limit; torque: largest share of a limit in 99 % of the "
+    "frames; ZMP: frames in which the standing feet can give what the motion needs. More is in the JSON."
 )
 
 
