@@ -321,6 +321,7 @@ def test_pickles_of_every_protocol_are_read_without_numpys_help(tmp_path: Path, 
         b"cnumpy\nload\n(S'x'\ntR.",
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1000000000000\ntNI00\nS''\ntb.",
         b"(dS'a'\n(lp0\ng0\nas.",
+        b"\x80\x04\x8c\x03a\nb\x8c\x01c\x93.",
         b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
     ],
 )

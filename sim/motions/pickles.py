@@ -38,12 +38,17 @@ def read_pickle(path: Path) -> Any:
         content = _unpacked(path.read_bytes())
         return _plain(_Reader(io.BytesIO(content)).load(), {}, 0)
     except PickleError as error:
-        raise PickleError(f"{path}: {error}") from error
+        raise PickleError(f"{path}: {_line(error)}") from error
     except (pickle.UnpicklingError, EOFError) as error:
-        raise PickleError(f"{path}: is not a whole pickle, perhaps it was cut off ({error})") from error
+        raise PickleError(f"{path}: is not a whole pickle, perhaps it was cut off ({_line(error)})") from error
     # A damaged pickle misuses the machine in every way that Python has a word for.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError) as error:
-        raise PickleError(f"{path}: is not a sound pickle ({type(error).__name__}: {error})") from error
+        raise PickleError(f"{path}: is not a sound pickle ({type(error).__name__}: {_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line and not too long: parts of it come from the file."""
+    return "".join(sign if sign.isprintable() else " " for sign in str(error))[:300]
 
 
 def _unpacked(content: bytes) -> bytes:
