@@ -225,6 +225,21 @@ def test_degrees_and_millimetres_are_seen(tmp_path: Path) -> None:
     np.testing.assert_allclose(back.root_position, clip.root_position, atol=1e-9)
 
 
+@pytest.mark.parametrize(("way", "evidence"), [(2.0, "100 % of its way forwards"), (0.0, "faces along x")])
+def test_a_robot_that_never_turns_is_read_as_facing_forwards(tmp_path: Path, way: float, evidence: str) -> None:
+    clip = walk()
+    position = np.stack([np.linspace(0, way, clip.frames), np.zeros(clip.frames), np.full(clip.frames, 0.75)], axis=1)
+    straight = make_clip(
+        clip.fps, clip.joint_names, position, np.tile([1.0, 0, 0, 0], (clip.frames, 1)), clip.joint_position
+    )
+    for write, order in ((write_lafan, "xyzw"), (write_kimodo, "wxyz")):
+        write(tmp_path / f"{order}.csv", straight)
+        said = imported(tmp_path / f"{order}.csv").report["import"]["quaternion"]
+        assert said["answer"] == order
+    write_lafan(tmp_path / "a.csv", straight)
+    assert evidence in imported(tmp_path / "a.csv").report["import"]["quaternion"]["evidence"]
+
+
 class Hostile:
     def __reduce__(self) -> tuple:
         return (os.system, ("touch hostile",))

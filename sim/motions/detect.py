@@ -41,6 +41,7 @@ H1 = tuple(
 SCALE: dict[str, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 LENGTH_ERROR = 0.1  # of quaternions that are normalised with a word; GMT's, blended linearly, are up to 4 % short
 LOOKED_AT = 200  # frames that the physical tests use
+LEAST_WAY = 0.5  # [m] of walking that tells forwards from backwards
 BODY_AGREEMENT = 0.02  # [m] joints in the right order put the bodies this near to where the file has them
 
 
@@ -192,7 +193,8 @@ def _rotations(
     readings: dict[str, NDArray] = {"wxyz": unit, "xyzw": np.roll(unit, 1, axis=1)}
     if choices.quaternion:
         return readings[choices.quaternion], Reading("quaternion", choices.quaternion, "you said so")
-    for test in (_same_rotation, _upright):
+    tests = (_same_rotation, _upright) if "quaternion" in raw.documented else (_same_rotation, _upright, _forwards)
+    for test in tests:
         answer = test(raw, readings, position, joints, names)
         if answer is not None:
             return readings[answer.answer], answer
@@ -247,6 +249,26 @@ def _upright(
             better,
             f"the lower sole tilts by {soles[better]:.1f} degrees in the mean, else {soles[worse]:.1f}",
         )
+    return None
+
+
+def _forwards(raw: Raw, readings: dict[str, NDArray], position: NDArray, *_: Any) -> Reading | None:
+    """The order in which the robot walks forwards, or, where it stays, begins by facing along x: an upright robot that
+    does not turn reads as one that faces backwards."""
+    ahead = {order: rotate(q, np.array([1.0, 0.0, 0.0]))[:, :2] for order, q in readings.items()}
+    moves = np.diff(position[:, :2], axis=0)
+    way = float(np.linalg.norm(moves, axis=1).sum())
+    if way > LEAST_WAY:
+        share = {order: float((moves * heading[:-1]).sum() / way) for order, heading in ahead.items()}
+        better = max(share, key=lambda key: share[key])
+        worse = min(share, key=lambda key: share[key])
+        if share[better] - share[worse] > 0.8:
+            text = f"the robot goes {100 * share[better]:.0f} % of its way forwards, else {100 * share[worse]:.0f} %"
+            return Reading("quaternion", better, text)
+    first = {order: float(heading[0, 0]) for order, heading in ahead.items()}
+    better = max(first, key=lambda key: first[key])
+    if first[better] > 0.5 > -0.5 > min(first.values()):
+        return Reading("quaternion", better, "by convention: the first frame faces along x, else backwards")
     return None
 
 
