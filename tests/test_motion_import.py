@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import zlib
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from controllers.rotations import from_axis_angle, multiply, rotate
 from sim.motions.clip import Clip, load_clip, make_clip
-from sim.motions.detect import H1, HARDWARE, ISAAC, SHORT
+from sim.motions.detect import H1, HARDWARE, ISAAC, SHORT, Choices
 from sim.motions.formats import FormatError, read
 from sim.motions.importers import Failure, import_command
 from sim.motions.kinematics import kinematics_of, sweep_clip
@@ -208,8 +209,6 @@ def test_contacts_of_the_source_are_kept_where_it_is_sure(tmp_path: Path) -> Non
 
 
 def test_the_user_may_overrule(tmp_path: Path) -> None:
-    from sim.motions.detect import Choices
-
     write_gmr(tmp_path / "a.pkl", walk())
     chosen = imported(tmp_path / "a.pkl", choices=Choices(quaternion="wxyz", fps=25.0))
     assert chosen.fps == 25
@@ -238,6 +237,20 @@ def test_a_robot_that_never_turns_is_read_as_facing_forwards(tmp_path: Path, way
         assert said["answer"] == order
     write_lafan(tmp_path / "a.csv", straight)
     assert evidence in imported(tmp_path / "a.csv").report["import"]["quaternion"]["evidence"]
+
+
+def test_rate_and_names_of_bare_positions_come_from_the_manifest_or_from_the_user(tmp_path: Path) -> None:
+    clip = walk()
+    qpos = np.hstack([clip.root_position, clip.root_quaternion, clip.joint_position[:, ::-1]])
+    np.savez(tmp_path / "a.npz", qpos=qpos)
+    (failure,) = import_command((tmp_path / "a.npz",), tmp_path / "out", console=Console(file=io.StringIO()))
+    assert "fps is not in the file: give it with --fps" in failure.reason
+    assert imported(tmp_path / "a.npz", choices=Choices(fps=60.0)).fps == 60
+    manifest = {"timestep": 0.02, "qpos_names": ["root"] * 7 + list(HARDWARE[::-1])}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    back = imported(tmp_path / "a.npz")
+    assert (back.fps, back.joint_names) == (50, HARDWARE)
+    np.testing.assert_allclose(back.joint_position, clip.joint_position)
 
 
 class Hostile:
