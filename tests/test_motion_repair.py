@@ -14,6 +14,7 @@ from rich.console import Console
 import sim.motions.solve
 from controllers.g1 import SOLE_RADIUS, default_pose
 from controllers.rotations import from_axis_angle
+from sim.motions.author import load_authored
 from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
 from sim.motions.detect import HARDWARE, SHORT
 from sim.motions.importers import import_command
@@ -219,6 +220,13 @@ def test_swinging_feet_keep_clear_of_the_floor_but_not_at_once() -> None:
     assert not room[:20, :4].any()
     assert 0 < room[20, 0] < 0.005  # one frame after the last of stance
     assert room[35, :4] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("name", ["squat", "side_step"])
+def test_what_is_sound_already_is_left_alone(name: str) -> None:
+    clip = load_authored(name, SHORT)
+    each, whole = change_of_key_bodies(clip, repair(clip))
+    assert max(each, whole) < 0.002
 
 
 def test_a_motion_in_windows_is_the_motion_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
