@@ -85,10 +85,10 @@ def repair(clip: Clip, tolerances: Tolerances = Tolerances()) -> Clip:  # noqa: 
     # it better.
     for _ in range(PASSES):
         solution = solve(kinematics, wanted, tolerances, ROUGH)
-        touch = _touch(kinematics, solution, stance.feet, wanted.touching)
-        if (touch == wanted.touching).all():
+        touch, hold = _touch(kinematics, solution, stance.feet, wanted.touching)
+        if (touch == wanted.touching).all() and (hold == wanted.held).all():
             break
-        wanted = replace(wanted, touching=touch, held=touch, start=solution.arrays)
+        wanted = replace(wanted, touching=touch, held=hold, start=solution.arrays)
     solution = solve(kinematics, replace(wanted, start=solution.arrays), tolerances)
     reference = make_clip(clip.fps, clip.joint_names, tidied.position, tidied.quaternion, tidied.joints, stance.feet)
     result = make_clip(
@@ -158,13 +158,16 @@ def clearance(feet: Flags, fps: float) -> NDArray[np.floating]:
     return result
 
 
-def _touch(kinematics: Kinematics, solution: Solution, feet: Flags, planned: Flags) -> Flags:
+def _touch(kinematics: Kinematics, solution: Solution, feet: Flags, planned: Flags) -> tuple[Flags, Flags]:
     """(T, 8) points of standing feet that touch or all but touch; without those that were meant to and cannot, because
-    an ankle is at its limit, unless none of the foot is lower."""
+    an ankle is at its limit, unless none of the foot is lower. And those that must not slide: these, and all so near
+    to the floor that they may as well touch."""
     sweep = kinematics.sweep(solution.position, solution.quaternion, solution.joints)
     height = kinematics.points(sweep, soles())[..., 2] - SOLE_RADIUS
     lowest = np.repeat(height.reshape(-1, 2, 4).min(axis=2), 4, axis=1)
-    return np.repeat(feet, 4, axis=1) & np.where(planned, height < lowest + OUT_OF_REACH, height < NEARLY)
+    standing, near = np.repeat(feet, 4, axis=1), height < NEARLY
+    touch = standing & np.where(planned, height < lowest + OUT_OF_REACH, near)
+    return touch, touch | (standing & near)
 
 
 def _off_floor(clip: Clip, flying: Flags) -> bool:

@@ -31,6 +31,7 @@ ITERATIONS = 40
 SETTLED = 5e-4  # [m], [rad] largest step after which nothing moves any more
 SHRINKING = 0.8  # of the step before: a step that shrinks less is damped
 LEAST_DAMPING = 100.0  # [1/m^2], [1/rad^2]: of a tenth of a metre or radian
+RESTING = 1e-4  # [m], [rad] from the floor or a limit: as near as this rests on it
 REST = 1e-3  # [m/s], [rad/s] tolerance of rest
 LARGEST_STEP = 0.3  # [m], [rad] of one iteration in any frame: beyond it the tangent says little
 
@@ -63,6 +64,8 @@ class Tolerances:
     """Sole point from its goal [m]."""
     balance: float = 2e-3
     """Centre of mass from its goal [m]."""
+    roll: float = 0.02
+    """Speed of the other points of a foot that touches [m/s]: it may roll, but hardly pivot."""
     limit: float = 1e-4
     """Beyond a joint's range [rad]."""
 
@@ -232,8 +235,14 @@ def _solve(
     position, quaternion = wanted.position.copy(), wanted.quaternion.copy()
     position[:, 2] += lift
     joints = wanted.joints.copy()
+    below = np.zeros(wanted.touching.shape, dtype=bool)
+    beyond = np.zeros(joints.shape, dtype=bool)
     if wanted.start is not None:
         position, quaternion, joints, lift = (values.copy() for values in wanted.start)
+        # What rests on the floor or on a limit there goes on doing so, or the first step would fall through.
+        height = kinematics.points(kinematics.sweep(position, quaternion, joints), feet)[..., 2] - SOLE_RADIUS
+        below = ~wanted.touching & (height < wanted.clearance + RESTING)
+        beyond = (joints < lower + RESTING) | (joints > upper - RESTING)
     acceleration = np.concatenate(
         [
             np.full(3, tolerances.root_acceleration),
@@ -243,8 +252,6 @@ def _solve(
         ]
     )
     bending = (wanted.fps**2 / acceleration) ** 2
-    below = np.zeros(wanted.touching.shape, dtype=bool)
-    beyond = np.zeros(joints.shape, dtype=bool)
     damping, before_sizes = np.zeros(frames), np.full(frames, np.inf)
     done, step, changed = 0, np.inf, True
     while done < iterations and (step > SETTLED or changed):
@@ -361,7 +368,9 @@ def _stand(
     band.add_own(np.matmul(vertical.transpose(0, 2, 1), vertical * weight[..., None]))
     band.right -= np.einsum("tpn,tp->tn", vertical, weight * error)
     # (T - 1, 8): a point held in a frame goes nowhere until the next.
-    still = (wanted.held[:-1] & wanted.held[1:]) * (wanted.fps / tolerances.slip) ** 2
+    held = wanted.held[:-1] & wanted.held[1:]
+    feet_held = np.repeat(held.reshape(-1, 2, 4).any(axis=2), 4, axis=1)
+    still = np.where(held, tolerances.slip**-2.0, feet_held * tolerances.roll**-2.0) * wanted.fps**2
     rows = jacobians[:, :, :2].reshape(len(points), 16, band.n)
     weights = np.repeat(still, 2, axis=1)[..., None]
     move = (points[1:, :, :2] - points[:-1, :, :2]).reshape(-1, 16)
