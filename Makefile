@@ -47,13 +47,13 @@ $(DEMO)/teachers/teachers.npz: | .venv/installed
 $(DEMO)/student/metrics/summary.json: $(DEMO)/teachers/teachers.npz
 	$(call train,$(DEMO)/student,quad-student --teachers $(DEMO)/teachers --imitation-updates 1500 --tuning-updates 4000)
 
-$(DEMO)/c/student.so: $(DEMO)/student/metrics/summary.json
-	$(BIN)/firmware-export c $(DEMO)/student/policy.onnx -o $(DEMO)/c --name student --shared
+$(DEMO)/c/student/student.so: $(DEMO)/student/metrics/summary.json
+	$(BIN)/firmware-export c $(DEMO)/student/policy.onnx -o $(@D) --name student --shared
 
-$(DEMO)/c/quad_foundation.so: $(FOUNDATION) | .venv/installed
-	$(BIN)/firmware-export c $(FOUNDATION) -o $(DEMO)/c --name quad_foundation --shared
+$(DEMO)/c/foundation/quad_foundation.so: $(FOUNDATION) | .venv/installed
+	$(BIN)/firmware-export c $(FOUNDATION) -o $(@D) --name quad_foundation --shared
 
-$(DEMO)/eval.json: $(DEMO)/c/student.so $(DEMO)/c/quad_foundation.so
+$(DEMO)/eval.json: $(DEMO)/c/student/student.so $(DEMO)/c/foundation/quad_foundation.so
 	$(BIN)/sim eval quad $(DEMO)/student/policy.onnx $(FOUNDATION) $^ --count 256 --threads 1 -o $@
 
 clean:

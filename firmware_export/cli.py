@@ -73,6 +73,7 @@ def export_c(config: C) -> list[Path]:
     report = facts(source, config.target, [*texts, *binaries, "REPORT.md", "REPORT.json"])
     texts |= {"REPORT.md": as_markdown(report), "REPORT.json": as_json(report)}
     files = {file: text.encode() for file, text in texts.items()} | binaries
+    _keep_other_files(config.output, [file for file in files if not file.startswith(name)])
     config.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=config.output) as folder:
         staged = Path(folder)
@@ -86,6 +87,15 @@ def export_c(config: C) -> list[Path]:
         for file in order:
             (config.output / file).parent.mkdir(parents=True, exist_ok=True)
         return [(staged / file).replace(config.output / file) for file in order]
+
+
+def _keep_other_files(folder: Path, files: list[str]) -> None:
+    """Raises ExportError where one of these files, whose names are common, is there and not from an export."""
+    from .graph import ExportError
+
+    taken = [file for file in files if (folder / file).exists()]
+    if taken and not (folder / "REPORT.json").exists():
+        raise ExportError(f"{folder}: has a {taken[0]} that no export wrote; allowed: a folder of its own")
 
 
 def main() -> None:

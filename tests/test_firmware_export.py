@@ -392,3 +392,14 @@ def test_the_command_prints_what_it_wrote(
     names = [path.name for path in printed]
     assert names[:4] == ["hover.h", "hover.c", "hover_vectors.h", "hover_batch.c"]
     assert names[-5:] == ["REPORT.md", "REPORT.json", "hover.bin", "hover.onnx", "hover.so"]
+
+
+def test_a_readme_that_no_export_wrote_stays(tmp_path: Path) -> None:
+    policy = write(tmp_path / "hover.onnx", random_weights(0))
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ExportError, match=r"has a README.md that no export wrote; allowed: a folder of its own"):
+        export_c(C(policy, tmp_path))
+    assert (tmp_path / "README.md").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "hover.onnx"]
+    export_c(C(policy, tmp_path / "own"))
+    export_c(C(policy, tmp_path / "own"))  # again: what an export wrote may be replaced

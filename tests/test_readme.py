@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tyro
 from tiny_policy import random_weights, write
 
 import firmware_export.cli
@@ -29,7 +28,7 @@ def typed() -> list[str]:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     lines += re.findall(r"^    (make .*)$", README, re.MULTILINE)
     lines += [
-        text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(("make ", "sim ")) and " -" in text
+        text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(("make ", "sim ", "firmware-export ")) and " -" in text
     ]
     return [line for line in lines if line.strip()]
 
@@ -55,7 +54,7 @@ def understand(line: str) -> None:
     elif program == "sim":
         sim.cli.parse(words)
     elif program == "firmware-export":
-        tyro.extras.subcommand_cli_from_dict({"c": firmware_export.cli.C}, args=words)
+        firmware_export.cli.parse(words)
     else:
         raise AssertionError(f"{line}: no command of this project")
 

@@ -1,5 +1,6 @@
 /* For host computers: the policy as a shared library that steps many robots in one call.
  * cc -std=c99 -O3 -fPIC -shared @name@_batch.c -o @name@.so */
+#ifndef ARDUINO /* whose builds compile every file of a folder */
 #define @NAME@_IMPLEMENTATION
 #include "@name@.h"
 #include "@name@_vectors.h"
@@ -35,3 +36,4 @@ long realign_policy_step_all(long robots, const float *obs, const float *h, floa
     }
     return robots;
 }
+#endif
