@@ -212,6 +212,22 @@ def test_legs_that_cross_touch() -> None:
     assert frozenset({"left_shin", "right_shin"}) in touching(model, data)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_arm_is_solid_from_elbow_to_fingers(side: str) -> None:
+    """No gap along the arm that a leg or a rod could pass through: the solids reach over each other's ends."""
+    model = build_model(revision("g1_29dof"))
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    solids = [data.geom(f"{side}_{name}") for name in ("forearm", "wrist", "palm")]
+    elbow = data.body(f"{side}_elbow_link").xpos
+    reach = elbow[0] + 0.03  # [m] forward along the arm; before that the elbow's own motor is in the way
+    for solid in solids:
+        half, radius = model.geom(solid.name).size[1], model.geom(solid.name).size[0]
+        assert solid.xpos[0] - half - radius < reach
+        reach = solid.xpos[0] + half + radius
+    assert reach > elbow[0] + 0.3
+
+
 def test_an_arm_that_is_pressed_against_the_chest_stops_there() -> None:
     robot = revision("g1_29dof")
     model = build_model(robot, recipe="asap", floor=False)

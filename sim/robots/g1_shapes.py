@@ -56,6 +56,7 @@ _LEFT = (
     Shape("left_foot", "left_ankle_roll_link", "capsule", 0.025, (-0.04, 0.0, 0.0), (0.115, 0.0, -0.005), "robot"),
     Shape("left_shoulder", "left_shoulder_roll_link", "capsule", 0.04, (0.0, 0.003, 0.0), (0.0, 0.003, -0.06), "all"),
     Shape("left_upper_arm", "left_shoulder_yaw_link", "capsule", 0.036, (0, 0, -0.005), (0.012, 0.002, -0.085), "all"),
+    Shape("left_forearm", "left_elbow_link", "capsule", 0.03, (0.02, 0.0, -0.004), (0.09, 0.002, -0.01), "all"),
     Shape("left_wrist", "left_wrist_pitch_link", "capsule", 0.031, (0.0, 0.0, 0.0), (0.045, 0.0, 0.0), "all"),
     Shape("left_palm", "left_wrist_yaw_link", "capsule", 0.035, (0.02, 0.0, 0.0), (0.138, -0.016, 0.006), "all"),
     # only to be looked at
