@@ -184,7 +184,7 @@ def parse(words: list[str]) -> Any:
         "train": _group("Train policies."),
         "eval": _group("Judge policies."),
         "bench": _group("Time the simulator, compare trainings."),
-        "motions": _group("Import, repair and judge motions of the humanoid."),
+        "motions": _group("Import, retarget, repair and judge motions of the humanoid."),
     }
     return _choose(
         "sim", groups | {"resume": Resume, "report": Report, "robot": Robot, "wrap": Wrap}, words or ["--help"]

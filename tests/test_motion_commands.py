@@ -11,7 +11,7 @@ import pytest
 from sim import cli
 from sim.motions.author import LIBRARY, load_authored
 from sim.motions.clip import load_clip, save_clip
-from sim.motions.commands import Author, Import, Play, Repair, Report
+from sim.motions.commands import Author, Import, Play, Repair, Report, Retarget
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ def motions(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", ["import", "repair", "report", "author", "play"])
+@pytest.mark.parametrize("command", ["import", "repair", "retarget", "report", "author", "play"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.parse(["motions", command, "--help"])
@@ -33,6 +33,8 @@ def test_words_become_commands() -> None:
     words = ["motions", "import", "a.pkl", "b.csv", "-o", "x", "--quaternion", "wxyz", "--fps", "30"]
     assert cli.parse(words) == Import((Path("a.pkl"), Path("b.csv")), Path("x"), quaternion="wxyz", fps=30.0)
     assert cli.parse(["motions", "repair", "clips", "-o", "x"]) == Repair((Path("clips"),), Path("x"))
+    words = ["motions", "retarget", "a.bvh", "-o", "x", "--scale", "0.8"]
+    assert cli.parse(words) == Retarget((Path("a.bvh"),), Path("x"), scale=0.8)
     assert cli.parse(["motions", "report", "a.npz", "--no-picture"]) == Report((Path("a.npz"),), picture=False)
     assert cli.parse(["motions", "author", "squat", "kick"]) == Author(("squat", "kick"))
     assert cli.parse(["motions", "play", "a.npz", "--video", "a.mp4"]) == Play((Path("a.npz"),), video=Path("a.mp4"))

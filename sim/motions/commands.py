@@ -2,6 +2,7 @@
 
 sim motions import walk.pkl dance.csv -o clips
 sim motions repair clips -o repaired
+sim motions retarget dance.bvh -o retargeted
 sim motions report repaired -o runs/motions
 sim motions author squat kick -o runs/authored
 sim motions play repaired/walk.npz clips/walk.npz
@@ -80,6 +81,24 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Retarget:
+    """Make clips of the G1 from motions of humans: SMPL joints of ASAP and PBHC pickles, BVH, DeepMimic's JSON as in
+    the package pybullet. Feet stand on the floor and still, and no part of the robot is in another."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Files, or folders of files."""
+    out: Annotated[Path, Output] = Path("runs/retargeted")
+    """Folder for the clips."""
+    scale: float | None = None
+    """Robot length per human length; measured for each motion when absent."""
+
+    def __call__(self) -> None:
+        from sim.motions.retarget import retarget_command
+
+        _end(retarget_command(self.paths, self.out, self.scale), self.out)
+
+
+@dataclass(frozen=True)
 class Report:
     """Print and save the figures of clips, with a contact sheet of each."""
 
@@ -129,7 +148,10 @@ class Play:
         play_command(self.paths, self.port, self.video)
 
 
-COMMANDS = {"import": Import, "repair": Repair, "report": Report, "author": Author, "play": Play}
+COMMANDS = {"import": Import, "repair": Repair, "retarget": Retarget, "report": Report} | {
+    "author": Author,
+    "play": Play,
+}
 
 
 def _end(failures: list, out: Path, worst: bool = False) -> None:

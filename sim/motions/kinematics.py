@@ -1,7 +1,7 @@
 """Where the robot's points are along a motion, how they move with its joints, and which forces it needs.
 
-pinocchio does one posture at a time; a `Sweep` gathers what it says about T postures, so that everything after it is
-done for all of them at once. The model is built from controllers.g1 and nothing else.
+The model is pinocchio's, built from controllers.g1 and nothing else. pinocchio does one posture at a time; a `Sweep` is
+the kinematics of T postures of that model, worked out for all of them at once, body after body.
 
 A posture's velocity has 6 + J numbers: the root's origin in the world frame, the root's turning in its own frame, the
 joints. Positions are summed up as root position (3), root quaternion (wxyz) and joints.
@@ -38,6 +38,18 @@ class Sweep:
     """(T, 6, 6 + J) spatial velocity at the world's origin, linear first, per unit of the posture's velocity."""
 
 
+class _Hinge:
+    """A joint of pinocchio's model, for many postures at once."""
+
+    def __init__(self, model: pin.Model, joint: int):
+        place = model.jointPlacements[joint]
+        self.parent = model.parents[joint] - 1
+        """Among the moving bodies."""
+        self.place = place.translation.copy()
+        self.turn = None if np.allclose(place.rotation, np.eye(3), atol=1e-15) else place.rotation.copy()
+        self.axis = ("JointModelRX", "JointModelRY", "JointModelRZ").index(model.joints[joint].shortname())
+
+
 class Kinematics:
     """Kinematics and dynamics of one revision of the robot."""
 
@@ -53,38 +65,45 @@ class Kinematics:
             first = self.model.idx_vs[joint]
             moved[joint, first : first + self.model.nvs[joint]] = True
         self._moved = moved[1:]  # (N, 6 + J)
+        self._hinges = [_Hinge(self.model, joint) for joint in range(2, self.model.njoints)]
 
     def sweep(self, position: Array, quaternion: Array, joints: Array, derivatives: bool = False) -> Sweep:
         """Frames of all bodies, and how they move, for T postures."""
-        q = self.configuration(position, quaternion, joints)
-        frames, bodies = len(q), self.model.njoints - 1
-        origins = np.empty((frames, bodies, 3))
-        rotations = np.empty((frames, bodies, 3, 3))
-        jacobians = np.empty((frames, 6, self.model.nv)) if derivatives else None
-        model, data, placements = self.model, self.data, self.data.oMi
-        for t in range(frames):
-            if jacobians is not None:
-                pin.computeJointJacobians(model, data, q[t])
-                jacobians[t] = data.J
-            else:
-                pin.forwardKinematics(model, data, q[t])
-            for body in range(bodies):
-                placement = placements[body + 1]
-                origins[t, body], rotations[t, body] = placement.translation, placement.rotation
-        if jacobians is not None:
-            # pinocchio's velocity of the root is in its own frame; here the root's origin moves in the world's.
-            jacobians[:, :3, :3], jacobians[:, 3:, :3] = np.eye(3), 0
+        frames, count = np.shape(joints)
+        origins = np.empty((frames, count + 1, 3))
+        rotations = np.empty((frames, count + 1, 3, 3))
+        origins[:, 0], rotations[:, 0] = position, to_matrix(quaternion)
+        cosine, sine = np.cos(joints)[..., None], np.sin(joints)[..., None]  # (T, J, 1)
+        axes = np.empty((frames, count, 3))  # of the hinges, world
+        for j, hinge in enumerate(self._hinges):
+            frame = rotations[:, hinge.parent]
+            origins[:, j + 1] = origins[:, hinge.parent] + frame @ hinge.place
+            frame = frame if hinge.turn is None else frame @ hinge.turn
+            a, b, c = hinge.axis, (hinge.axis + 1) % 3, (hinge.axis + 2) % 3
+            axes[:, j] = rotations[:, j + 1, :, a] = frame[:, :, a]
+            rotations[:, j + 1, :, b] = cosine[:, j] * frame[:, :, b] + sine[:, j] * frame[:, :, c]
+            rotations[:, j + 1, :, c] = cosine[:, j] * frame[:, :, c] - sine[:, j] * frame[:, :, b]
+        if not derivatives:
+            return Sweep(rotations, origins, None)
+        jacobians = np.zeros((frames, 6, 6 + count))
+        jacobians[:, :3, :3] = np.eye(3)
+        jacobians[:, 3:, 3:6] = rotations[:, 0]
+        jacobians[:, 3:, 6:] = axes.transpose(0, 2, 1)
+        about = np.concatenate([np.repeat(origins[:, :1], 3, axis=1), origins[:, 1:]], axis=1)  # (T, 3 + J, 3)
+        x, y, z = about.transpose(2, 0, 1)
+        u, v, w = jacobians[:, 3:, 3:].transpose(1, 0, 2)
+        jacobians[:, 0, 3:], jacobians[:, 1, 3:], jacobians[:, 2, 3:] = y * w - z * v, z * u - x * w, x * v - y * u
         return Sweep(rotations, origins, jacobians)
 
     def points(self, sweep: Sweep, sites: tuple[Site, ...]) -> Array:
         """(T, P, 3) world [m]."""
-        index, offset = self._fixed(sites)
+        index, offset = self.fixed(sites)
         return sweep.origins[:, index] + np.einsum("tpij,pj->tpi", sweep.rotations[:, index], offset)
 
     def point_jacobians(self, sweep: Sweep, sites: tuple[Site, ...], points: Array) -> Array:
         """(T, P, 3, 6 + J) how the points (as `points` gives them) move."""
         assert sweep.jacobians is not None
-        index, _ = self._fixed(sites)
+        index, _ = self.fixed(sites)
         linear, angular = sweep.jacobians[:, :3], sweep.jacobians[:, 3:]
         x, y, z = np.moveaxis(points, -1, 0)[..., None]  # (T, P, 1) each
         a, b, c = (angular[:, None, i] for i in range(3))  # (T, 1, 6 + J) each
@@ -92,6 +111,17 @@ class Kinematics:
         result = (linear[:, None] + turning) * self._moved[index][:, None]
         result[..., :3] = np.eye(3)
         return result
+
+    def jacobian_along(
+        self, sweep: Sweep, frames: NDArray[np.int_], bodies: NDArray[np.int_], points: Array, axes: Array
+    ) -> Array:
+        """(M, 6 + J) how M points (M, 3) of moving bodies (M,) in these frames (M,) move along axes (M, 3)."""
+        assert sweep.jacobians is not None
+        own = sweep.jacobians[frames]
+        moving = np.einsum("mi,min->mn", axes, own[:, :3]) + np.einsum("mi,min->mn", np.cross(points, axes), own[:, 3:])
+        moving *= self._moved[bodies]
+        moving[:, :3] = axes
+        return moving
 
     def mass_centre(self, sweep: Sweep) -> tuple[Array, Array]:
         """Centre of mass (T, 3) [m] and how it moves (T, 3, 6 + J)."""
@@ -106,7 +136,7 @@ class Kinematics:
         """pinocchio's q, (T, 7 + J)."""
         return np.concatenate([position, np.roll(quaternion, -1, axis=1), joints], axis=1)
 
-    def _fixed(self, sites: tuple[Site, ...]) -> tuple[NDArray[np.int_], Array]:
+    def fixed(self, sites: tuple[Site, ...]) -> tuple[NDArray[np.int_], Array]:
         """Moving body and place in its frame, for points of bodies that may be welded to others."""
         index, offset = [], []
         for site in sites:

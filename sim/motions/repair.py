@@ -85,10 +85,10 @@ def repair(clip: Clip, tolerances: Tolerances = Tolerances()) -> Clip:  # noqa: 
     # it better.
     for _ in range(PASSES):
         solution = solve(kinematics, wanted, tolerances, ROUGH)
-        touch, hold = _touch(kinematics, solution, stance.feet, wanted.touching)
-        if (touch == wanted.touching).all() and (hold == wanted.held).all():
+        touches, hold = touch(kinematics, solution, stance.feet, wanted.touching)
+        if (touches == wanted.touching).all() and (hold == wanted.held).all():
             break
-        wanted = replace(wanted, touching=touch, held=hold, start=solution.arrays)
+        wanted = replace(wanted, touching=touches, held=hold, start=solution.arrays)
     solution = solve(kinematics, replace(wanted, start=solution.arrays), tolerances)
     reference = make_clip(clip.fps, clip.joint_names, tidied.position, tidied.quaternion, tidied.joints, stance.feet)
     result = make_clip(
@@ -158,7 +158,7 @@ def clearance(feet: Flags, fps: float) -> NDArray[np.floating]:
     return result
 
 
-def _touch(kinematics: Kinematics, solution: Solution, feet: Flags, planned: Flags) -> tuple[Flags, Flags]:
+def touch(kinematics: Kinematics, solution: Solution, feet: Flags, planned: Flags) -> tuple[Flags, Flags]:
     """(T, 8) points of standing feet that touch or all but touch; without those that were meant to and cannot, because
     an ankle is at its limit, unless none of the foot is lower. And those that must not slide: these, and all so near
     to the floor that they may as well touch."""

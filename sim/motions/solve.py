@@ -2,8 +2,8 @@
 
 Unknown are, for each of T frames, the root's place (3) and turn (3), the J joints and the height by which the wanted
 motion as a whole is lifted (1): n = J + 7 numbers. Every term looks at one frame or at a few neighbours, so the normal
-matrix is banded, 2 n below the diagonal, and is factored in time proportional to T. Gauss-Newton steps repeat that
-until nothing moves; terms with one side (floor, limits) hold where they are touched.
+matrix is banded, 2 n below the diagonal (3 n with jerk), and is factored in time proportional to T. Gauss-Newton steps
+repeat that until nothing moves; terms with one side (floor, limits) hold where they are touched.
 
 A term with the tolerance s adds (error / s)^2; the tolerances are in `Tolerances`.
 """
@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solveh_banded
 from scipy.ndimage import maximum_filter1d
 
 from controllers.g1 import SOLE_RADIUS
 from controllers.rotations import conjugate, multiply
+from sim.motions.aims import GAP, Apart, Keys, gaps, keep_apart, limit_speed, reach_keys
+from sim.motions.band import Band
 from sim.motions.kinematics import Kinematics, Sweep, key_bodies, soles
 from sim.motions.rotation_vectors import from_vector, to_vector
 
@@ -54,6 +55,8 @@ class Tolerances:
     """The same for its rotation [rad/s^2]."""
     joint_acceleration: float = 10.0
     """The same for the joints [rad/s^2]."""
+    joint_jerk: float = np.inf
+    """And their jerk [rad/s^3]; none is asked for when infinite."""
     lift_acceleration: float = 0.5
     """Of the lift [m/s^2]."""
     height: float = 5e-5
@@ -105,6 +108,10 @@ class Wanted:
     """Whether the deviation from the wanted motion begins and ends without speed."""
     goals: Goals | None = None
     """Where soles and centre of mass shall be, where that is asked for apart from the postures."""
+    keys: Keys | None = None
+    """Points that shall be somewhere; they are lifted too."""
+    apart: Apart | None = None
+    """Solids that shall not go into each other."""
     start: tuple[Array, Array, Array, Array] | None = None
     """Position, quaternion, joints and lift to begin with; the lifted wanted motion when absent."""
 
@@ -165,57 +172,14 @@ def solve(
 
 def _cut(wanted: Wanted, start: int, stop: int) -> Wanted:
     cut = {name: value[start:stop] for name, value in vars(wanted).items() if isinstance(value, np.ndarray)}
-    goals, begin = wanted.goals, wanted.start
+    goals, keys, begin = wanted.goals, wanted.keys, wanted.start
     if goals is not None:
         goals = Goals(goals.soles[start:stop], goals.mass_centre[start:stop])
+    if keys is not None:
+        keys = replace(keys, targets=keys.targets[start:stop])
     if begin is not None:
         begin = begin[0][start:stop], begin[1][start:stop], begin[2][start:stop], begin[3][start:stop]
-    return replace(wanted, **cut, goals=goals, start=begin)
-
-
-class _Band:
-    """Normal matrix and right-hand side: blocks of n by n on the diagonal and below it."""
-
-    def __init__(self, frames: int, n: int):
-        self.frames, self.n = frames, n
-        self.lower = np.zeros((2 * n + 1, frames, n))  # LAPACK's lower band storage
-        self.right = np.zeros((frames, n))
-        self._rows, self._columns = np.tril_indices(n)
-        self._all_rows, self._all_columns = (index.ravel() for index in np.indices((n, n)))
-
-    def add_own(self, blocks: Array) -> None:
-        """(T, n, n) between the unknowns of a frame."""
-        self.lower[self._rows - self._columns, :, self._columns] += blocks[:, self._rows, self._columns].T
-
-    def add_next(self, blocks: Array) -> None:
-        """(T - 1, n, n) between the unknowns of the next frame (rows) and a frame's (columns)."""
-        place = self.n + self._all_rows - self._all_columns
-        self.lower[place, :-1, self._all_columns] += blocks[:, self._all_rows, self._all_columns].T
-
-    def add_bending(self, deviation: Array, weight: Array) -> None:
-        """Second differences of the deviations (T, n) in every unknown, with weights (n,)."""
-        if self.frames < 3:
-            return
-        bend = deviation[2:] - 2 * deviation[1:-1] + deviation[:-2]
-        inner = self.frames - 2
-        for i, a in enumerate((1.0, -2.0, 1.0)):
-            self.right[i : i + inner] -= a * weight * bend
-            for k, b in enumerate((1.0, -2.0, 1.0)[i:]):
-                self.lower[k * self.n, i : i + inner] += a * b * weight
-
-    def add_rest(self, deviation: Array, weight: float) -> None:
-        """First differences of the deviations (T, n) at both ends, in every unknown."""
-        for i, j in ((0, 1), (self.frames - 2, self.frames - 1)):
-            change = deviation[j] - deviation[i]
-            self.right[i] += weight * change
-            self.right[j] -= weight * change
-            self.lower[0, [i, j]] += weight
-            self.lower[self.n, i] -= weight
-
-    def solve(self) -> Array:
-        size = self.frames * self.n
-        band = self.lower.reshape(2 * self.n + 1, size)
-        return solveh_banded(band, self.right.reshape(size), lower=True, check_finite=False).reshape(self.right.shape)
+    return replace(wanted, **cut, goals=goals, keys=keys, start=begin)
 
 
 def _solve(
@@ -230,6 +194,7 @@ def _solve(
     frames, count = wanted.joints.shape
     n = count + 7
     bodies, feet = key_bodies(kinematics.robot), soles()
+    keeps = bool(wanted.weight.any())
     goal = kinematics.points(kinematics.sweep(wanted.position, wanted.quaternion, wanted.joints), bodies)
     lift = wanted.lift.copy()
     position, quaternion = wanted.position.copy(), wanted.quaternion.copy()
@@ -243,6 +208,9 @@ def _solve(
         height = kinematics.points(kinematics.sweep(position, quaternion, joints), feet)[..., 2] - SOLE_RADIUS
         below = ~wanted.touching & (height < wanted.clearance + RESTING)
         beyond = (joints < lower + RESTING) | (joints > upper - RESTING)
+    pressing = np.zeros((frames, 0), dtype=bool)
+    if wanted.apart is not None:
+        pressing = gaps(kinematics, kinematics.sweep(position, quaternion, joints), wanted.apart) < GAP
     acceleration = np.concatenate(
         [
             np.full(3, tolerances.root_acceleration),
@@ -252,12 +220,16 @@ def _solve(
         ]
     )
     bending = (wanted.fps**2 / acceleration) ** 2
+    jerking = None
+    if np.isfinite(tolerances.joint_jerk):
+        jerking = np.zeros(n)
+        jerking[6:-1] = (wanted.fps**3 / tolerances.joint_jerk) ** 2
     damping, before_sizes = np.zeros(frames), np.full(frames, np.inf)
     done, step, changed = 0, np.inf, True
     while done < iterations and (step > SETTLED or changed):
         done += 1
         sweep = kinematics.sweep(position, quaternion, joints, derivatives=True)
-        band = _Band(frames, n)
+        band = Band(frames, n, reach=2 if jerking is None else 3)
         deviation = np.concatenate(
             [
                 position - wanted.position,
@@ -267,14 +239,21 @@ def _solve(
             ],
             axis=1,
         )  # (T, n)
-        _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
+        if keeps:
+            _keep(band, kinematics, sweep, bodies, goal, lift, deviation, wanted.weight, tolerances)
+        if wanted.keys is not None:
+            reach_keys(band, kinematics, sweep, wanted.keys, joints, lift)
+            limit_speed(band, joints, kinematics.robot.speed_limit / wanted.fps)
+        close = keep_apart(band, kinematics, sweep, wanted.apart, pressing) if wanted.apart is not None else None
         vertical, room = _stand(band, kinematics, sweep, feet, wanted, below, tolerances)
         if wanted.rests:
             band.add_rest(deviation, (wanted.fps / REST) ** 2)
         if wanted.goals is not None:
             _reach(band, kinematics, sweep, feet, wanted.goals, tolerances)
         _limit(band, joints, lower, upper, beyond, tolerances)
-        band.add_bending(deviation, bending)
+        band.add_differences(deviation, bending, 2)
+        if jerking is not None:
+            band.add_differences(deviation, jerking, 3)
         if before is not None:
             _hold(band, before, position, quaternion, joints, lift)
         band.lower[0] += damping[:, None]
@@ -286,6 +265,8 @@ def _solve(
         left = room + np.einsum("tpn,tn->tp", vertical, change)
         turned = joints + change[:, 6:-1]
         changed = ((left < 0) != below).any() or (((turned < lower) | (turned > upper)) != beyond).any()
+        if close is not None:
+            pressing = close.pressing(pressing.shape, change)
         below, beyond = left < 0, (turned < lower) | (turned > upper)
         position += change[:, :3]
         quaternion = multiply(quaternion, from_vector(change[:, 3:6]))
@@ -304,7 +285,7 @@ def _damping(damping: Array, sizes: Array, before: Array) -> Array:
 
 
 def _keep(
-    band: _Band,
+    band: Band,
     kinematics: Kinematics,
     sweep: Sweep,
     bodies: tuple,
@@ -339,14 +320,14 @@ def _keep(
     )
 
 
-def _diagonal(band: _Band, weight: Array, error: Array) -> None:
+def _diagonal(band: Band, weight: Array, error: Array) -> None:
     """Weights (T, n) on the unknowns themselves."""
     band.lower[0] += weight
     band.right -= weight * error
 
 
 def _stand(
-    band: _Band,
+    band: Band,
     kinematics: Kinematics,
     sweep: Sweep,
     feet: tuple,
@@ -385,9 +366,7 @@ def _stand(
     return vertical, error
 
 
-def _reach(
-    band: _Band, kinematics: Kinematics, sweep: Sweep, feet: tuple, goals: Goals, tolerances: Tolerances
-) -> None:
+def _reach(band: Band, kinematics: Kinematics, sweep: Sweep, feet: tuple, goals: Goals, tolerances: Tolerances) -> None:
     """Soles and centre of mass where they shall be."""
     points = kinematics.points(sweep, feet)
     centre, centre_jacobian = kinematics.mass_centre(sweep)
@@ -401,7 +380,7 @@ def _reach(
     band.right -= np.einsum("trn,tr->tn", rows, error * weight)
 
 
-def _limit(band: _Band, joints: Array, lower: Array, upper: Array, beyond: Flags, tolerances: Tolerances) -> None:
+def _limit(band: Band, joints: Array, lower: Array, upper: Array, beyond: Flags, tolerances: Tolerances) -> None:
     """Joints inside their ranges where they are `beyond` them."""
     nearest = np.where(joints - lower < upper - joints, lower, upper)
     weight = np.zeros((band.frames, band.n))
@@ -412,7 +391,7 @@ def _limit(band: _Band, joints: Array, lower: Array, upper: Array, beyond: Flags
 
 
 def _hold(
-    band: _Band, before: tuple[Array, ...], position: Array, quaternion: Array, joints: Array, lift: Array
+    band: Band, before: tuple[Array, ...], position: Array, quaternion: Array, joints: Array, lift: Array
 ) -> None:
     """The first frames where the last window left them."""
     count = len(before[0])
