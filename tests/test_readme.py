@@ -27,9 +27,8 @@ def typed() -> list[str]:
     """Lines of shell blocks, indented commands, and commands between backticks."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     lines += re.findall(r"^    (make .*)$", README, re.MULTILINE)
-    lines += [
-        text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(("make ", "sim ", "firmware-export ")) and " -" in text
-    ]
+    programs = ("make ", "sim ", "firmware-export ")
+    lines += [text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(programs) and " -" in text]
     return [line for line in lines if line.strip()]
 
 
