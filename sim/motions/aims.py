@@ -22,7 +22,7 @@ FAST = 1e-2  # [rad] tolerance of a joint's move from frame to frame beyond what
 GAP = 0.01  # [m] that solids keep between them
 PRESSING = 1e-3  # [m] tolerance of it
 CLOSE = 0.05  # [m] from where on it is seen in advance that they come too near
-NEAR = 0.12  # [m] solids that never come so near are not looked at
+NEAR = 0.12  # [m] solids that never come so near are not looked at by a retargeting
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,13 @@ class Apart:
     radii: Array
     """(C,) sum of a pair's radii [m]."""
 
+    def chosen(self, keep: NDArray[np.bool_]) -> Apart:
+        """Only the pairs that are marked, (C,)."""
+        which = np.flatnonzero(keep)
+        first = (2 * which[:, None] + np.arange(2)).ravel()
+        ends = np.concatenate([first, first + 2 * len(self.radii)])
+        return Apart(tuple(self.sites[i] for i in ends), self.radii[which])
+
 
 def may_meet(robot: G1) -> Apart:
     """All pairs of solids of the robot that touch when they meet."""
@@ -98,15 +105,6 @@ def may_meet(robot: G1) -> Apart:
         for end, place in (("start", shape.start), ("end", shape.end))
     ]
     return Apart(tuple(ends), np.array([a.radius + b.radius for a, b in pairs]))
-
-
-def near_pairs(kinematics: Kinematics, sweep: Sweep, apart: Apart) -> Apart:
-    """Those pairs that come near each other in any of the postures."""
-    distance = _between(kinematics.points(sweep, apart.sites))[0] - apart.radii
-    keep = np.flatnonzero(distance.min(axis=0) < NEAR)
-    first = (2 * keep[:, None] + np.arange(2)).ravel()
-    chosen = np.concatenate([first, first + len(apart.sites) // 2])
-    return Apart(tuple(apart.sites[i] for i in chosen), apart.radii[keep])
 
 
 def gaps(kinematics: Kinematics, sweep: Sweep, apart: Apart) -> Array:

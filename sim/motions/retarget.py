@@ -13,6 +13,7 @@ import functools
 import itertools
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from controllers.g1 import KEY_POINTS, REVISIONS, SOLE_POINTS, Site, default_pose
 from controllers.rotations import multiply
-from sim.motions.aims import Keys, gaps, may_meet, near_pairs
+from sim.motions.aims import NEAR, Apart, Keys, gaps, may_meet
 from sim.motions.clip import Clip, ClipError, make_clip, save_clip
 from sim.motions.human import SUFFIXES, Human, HumanError, read_human
 from sim.motions.importers import Failure, licence_beside, motion_files
@@ -81,6 +82,7 @@ REST_TOLERANCES = {"pelvis": 0.02, "left_toe": 0.1, "right_toe": 0.1}  # [m] of 
 POSTURE_TOLERANCE = 1.0  # [rad] of joints from the default pose
 POSTURE_TOLERANCES = {"ankle_roll": 0.3, "waist_pitch": 0.3, "waist_roll": 0.3}  # [rad] where points say little
 FIRST_ITERATIONS = 10  # of the frames for themselves
+BLOCK = 1000  # frames that are in memory at once, where frames do not depend on each other
 LARGEST_TURN = 0.5  # [rad] of such an iteration
 SMOOTH = 0.25  # [s] standard deviation of the path from which root accelerations are counted
 TOLERANCES = Tolerances(root_acceleration=20.0, turn_acceleration=50.0, joint_acceleration=100.0, joint_jerk=200.0)
@@ -132,9 +134,11 @@ def retarget(human: Human, scale: float | None = None, source: str = "", licence
         for site, rest in zip(sites, person.rest, strict=True)
     )
     targets = points * person.scale
-    position, quaternion, joints = each_frame(kinematics, sites, targets, weights)
+    position, quaternion, joints = _in_blocks(lambda own: each_frame(kinematics, sites, own, weights), targets)
+    quaternion = continuous(quaternion)
     posture_weight = _posture_weight(kinematics)
-    apart = near_pairs(kinematics, kinematics.sweep(position, quaternion, joints), _solids())
+    (nearest,) = _in_blocks(lambda *own: (_nearest(kinematics, _solids(), *own),), position, quaternion, joints)
+    apart = _solids().chosen(nearest.min(axis=0) < NEAR)
     frames = human.frames
     none = np.zeros((frames, 8), dtype=bool)
     wanted = Wanted(
@@ -176,9 +180,7 @@ def retarget(human: Human, scale: float | None = None, source: str = "", licence
     clip = make_clip(human.fps, JOINT_NAMES, solution.position, solution.quaternion, full, stance.feet, source, licence)
     shift = np.outer(solution.lift, (0, 0, 1)) - drift
     each = key_errors(clip, human, person.scale, shift=shift)
-    closest = (
-        gaps(kinematics, kinematics.sweep(*solution.arrays[:3]), apart) if len(apart.radii) else np.array([np.inf])
-    )
+    (closest,) = _in_blocks(lambda *own: (_nearest(kinematics, apart, *own),), *solution.arrays[:3])
     facts: dict[str, Any] = {
         "format": human.format,
         "points": list(names),
@@ -187,7 +189,7 @@ def retarget(human: Human, scale: float | None = None, source: str = "", licence
         "key_point_error": round(float(each.mean()), 5),
         "drift": round(float(np.linalg.norm(drift, axis=1).max()), 5),
         "lift_range": [round(float(solution.lift.min()), 5), round(float(solution.lift.max()), 5)],
-        "deepest_self_collision": round(max(0.0, -float(closest.min())), 5),
+        "deepest_self_collision": round(max(0.0, -float(closest.min(initial=np.inf))), 5),
         "last_step": round(solution.step, 5),
     }
     return Retargeted(replace(clip, report={"contacts": "detected by retarget", "retarget": facts}), person, shift)
@@ -238,8 +240,13 @@ def _points(human: Human) -> tuple[tuple[str, ...], tuple[Site, ...], Array, Arr
 
 
 @functools.cache
-def _solids() -> Any:
+def _solids() -> Apart:
     return may_meet(ROBOT)
+
+
+def _nearest(kinematics: Kinematics, apart: Apart, position: Array, quaternion: Array, joints: Array) -> Array:
+    """(1, C) smallest gap of each pair over these postures [m]."""
+    return gaps(kinematics, kinematics.sweep(position, quaternion, joints), apart).min(axis=0)[None]
 
 
 def _posture_weight(kinematics: Kinematics) -> Array:
@@ -341,7 +348,13 @@ def each_frame(
         quaternion = multiply(quaternion, from_vector(step[:, 3:6]))
         quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
         joints = np.clip(joints + step[:, 6:], lower, upper)
-    return position, continuous(quaternion), joints
+    return position, quaternion, joints
+
+
+def _in_blocks(work: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    """What `work` gives for (T, ...) arrays, done for BLOCK frames at a time: ten minutes of motion shall fit."""
+    parts = [work(*(a[i : i + BLOCK] for a in arrays)) for i in range(0, len(arrays[0]), BLOCK)]
+    return tuple(np.concatenate(pieces) for pieces in zip(*parts, strict=True))
 
 
 def _trunk(kinematics: Kinematics, sites: tuple[Site, ...], targets: Array) -> tuple[Array, Array]:
