@@ -91,11 +91,13 @@ class Retarget:
     """Folder for the clips."""
     scale: float | None = None
     """Robot length per human length; measured for each motion when absent."""
+    compare: bool = False
+    """Also print errors and jerk beside those of the robot's motion that the files hold already, as ASAP's do."""
 
     def __call__(self) -> None:
         from sim.motions.retarget import retarget_command
 
-        _end(retarget_command(self.paths, self.out, self.scale), self.out)
+        _end(retarget_command(self.paths, self.out, self.scale, self.compare), self.out)
 
 
 @dataclass(frozen=True)

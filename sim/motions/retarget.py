@@ -28,12 +28,13 @@ from controllers.g1 import KEY_POINTS, REVISIONS, SOLE_POINTS, Site, default_pos
 from controllers.rotations import multiply
 from sim.motions.aims import NEAR, Apart, Keys, gaps, may_meet
 from sim.motions.clip import Clip, ClipError, make_clip, save_clip
+from sim.motions.formats import FormatError
 from sim.motions.human import SUFFIXES, Human, HumanError, read_human
 from sim.motions.importers import Failure, licence_beside, motion_files
 from sim.motions.kinematics import MODEL, Kinematics, kinematics_of, soles
 from sim.motions.pickles import PickleError
 from sim.motions.repair import clearance, touch
-from sim.motions.rotation_vectors import continuous, from_vector
+from sim.motions.rotation_vectors import continuous, from_matrix, from_vector
 from sim.motions.solve import Solution, Tolerances, Wanted, solve
 from sim.motions.stance import find_stance
 from sim.run import RunError, progress
@@ -85,7 +86,14 @@ FIRST_ITERATIONS = 10  # of the frames for themselves
 BLOCK = 1000  # frames that are in memory at once, where frames do not depend on each other
 LARGEST_TURN = 0.5  # [rad] of such an iteration
 SMOOTH = 0.25  # [s] standard deviation of the path from which root accelerations are counted
-TOLERANCES = Tolerances(root_acceleration=20.0, turn_acceleration=50.0, joint_acceleration=100.0, joint_jerk=200.0)
+TOLERANCES = Tolerances(
+    root_acceleration=20.0,
+    turn_acceleration=50.0,
+    joint_acceleration=100.0,
+    root_jerk=100.0,
+    turn_jerk=300.0,
+    joint_jerk=200.0,
+)
 BLUR = 0.05  # [s] standard deviation of the filter of what standing feet slide
 NO_FLOOR = -1e6  # [m]
 FREE_ITERATIONS = 6  # of the trajectory before it is asked which foot stands
@@ -368,23 +376,8 @@ def _trunk(kinematics: Kinematics, sites: tuple[Site, ...], targets: Array) -> t
     sign = np.ones((len(targets), 3))
     sign[:, 2] = np.linalg.det(u @ v)
     matrix = (u * sign[:, None]) @ v
-    quaternion = _quaternion(matrix)
+    quaternion = from_matrix(matrix)
     return goal - np.einsum("tij,j->ti", matrix, mean), quaternion
-
-
-def _quaternion(matrix: Array) -> Array:
-    """(T, 4) of rotation matrices (T, 3, 3): the eigenvector of the largest eigenvalue (Bar-Itzhack)."""
-    m = matrix
-    k = np.zeros((len(m), 4, 4))
-    k[:, 0, 0] = m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2]
-    k[:, 0, 1] = m[:, 2, 1] - m[:, 1, 2]
-    k[:, 0, 2] = m[:, 0, 2] - m[:, 2, 0]
-    k[:, 0, 3] = m[:, 1, 0] - m[:, 0, 1]
-    for i in range(3):
-        for j in range(i, 3):
-            k[:, 1 + i, 1 + j] = m[:, i, j] + m[:, j, i]
-        k[:, 1 + i, 1 + i] -= k[:, 0, 0]
-    return np.linalg.eigh(k, UPLO="U")[1][..., -1]
 
 
 def _smooth_turns(quaternion: Array, width: float) -> Array:
@@ -394,14 +387,22 @@ def _smooth_turns(quaternion: Array, width: float) -> Array:
 
 
 def retarget_command(
-    paths: tuple[Path, ...], out: Path, scale: float | None = None, console: Console | None = None
+    paths: tuple[Path, ...],
+    out: Path,
+    scale: float | None = None,
+    compare: bool = False,
+    console: Console | None = None,
 ) -> list[Failure]:
-    """Write a clip for each human motion of these files into the folder `out`; what failed comes back."""
+    """Write a clip for each human motion of these files into the folder `out`; what failed comes back. With `compare`,
+    also set it against the robot's motion that the same file holds, where it does."""
+    from sim.motions.compare import Comparison, compare_with_published, comparison_table
+
     console = console or Console(width=None if sys.stdout.isatty() else 140)
     headings = ("frames", "scale", "points\nmm", "lifted\ncm", "frames/s")
     table = Table(Column("clip", no_wrap=True), "format", *(Column(heading, justify="right") for heading in headings))
     table.caption = LEGEND
     failures: list[Failure] = []
+    compared: dict[str, Comparison] = {}
     written: dict[str, Path] = {}
     files = motion_files(paths, SUFFIXES)
     out.mkdir(parents=True, exist_ok=True)
@@ -427,9 +428,13 @@ def retarget_command(
                         " to ".join(f"{100 * value:.0f}" for value in facts["lift_range"]),
                         f"{rate:.0f}",
                     )
-            except (HumanError, PickleError, ClipError, RunError, OSError) as error:
+                    if compare:
+                        compared[name] = compare_with_published(path, human, done)
+            except (HumanError, PickleError, FormatError, ClipError, RunError, OSError) as error:
                 failures.append(Failure(path, str(error) if str(path) in str(error) else f"{path}: {error}"))
             tell(number, path.stem)
     if table.row_count:
         console.print(table)
+    if compared:
+        console.print(comparison_table(compared))
     return failures

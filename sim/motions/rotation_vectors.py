@@ -34,6 +34,22 @@ def from_vector(vector: ArrayLike) -> Array:
     return np.concatenate([np.cos(angle / 2), factor * v], axis=-1)
 
 
+def from_matrix(matrix: Array) -> Array:
+    """The unit quaternions (T, 4) of rotation matrices (T, 3, 3): the eigenvector of the largest eigenvalue of a
+    symmetric matrix (Bar-Itzhack)."""
+    m = matrix
+    k = np.zeros((len(m), 4, 4))
+    k[:, 0, 0] = m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2]
+    k[:, 0, 1] = m[:, 2, 1] - m[:, 1, 2]
+    k[:, 0, 2] = m[:, 0, 2] - m[:, 2, 0]
+    k[:, 0, 3] = m[:, 1, 0] - m[:, 0, 1]
+    for i in range(3):
+        for j in range(i, 3):
+            k[:, 1 + i, 1 + j] = m[:, i, j] + m[:, j, i]
+        k[:, 1 + i, 1 + i] -= k[:, 0, 0]
+    return np.linalg.eigh(k, UPLO="U")[1][..., -1]
+
+
 def continuous(quaternions: ArrayLike) -> Array:
     """The same rotations (T, 4) with signs such that neighbours are on the same half of the sphere; the first has
     w >= 0."""

@@ -56,7 +56,11 @@ class Tolerances:
     joint_acceleration: float = 10.0
     """The same for the joints [rad/s^2]."""
     joint_jerk: float = np.inf
-    """And their jerk [rad/s^3]; none is asked for when infinite."""
+    """And their jerk [rad/s^3]; no jerk is asked for when this is infinite."""
+    root_jerk: float = np.inf
+    """The same of the root [m/s^3]."""
+    turn_jerk: float = np.inf
+    """And of its rotation [rad/s^3]."""
     lift_acceleration: float = 0.5
     """Of the lift [m/s^2]."""
     height: float = 5e-5
@@ -222,8 +226,8 @@ def _solve(
     bending = (wanted.fps**2 / acceleration) ** 2
     jerking = None
     if np.isfinite(tolerances.joint_jerk):
-        jerking = np.zeros(n)
-        jerking[6:-1] = (wanted.fps**3 / tolerances.joint_jerk) ** 2
+        each = (tolerances.root_jerk, tolerances.turn_jerk, tolerances.joint_jerk, np.inf)  # none of the lift
+        jerking = (wanted.fps**3 / np.repeat(each, (3, 3, count, 1))) ** 2
     damping, before_sizes = np.zeros(frames), np.full(frames, np.inf)
     done, step, changed = 0, np.inf, True
     while done < iterations and (step > SETTLED or changed):
