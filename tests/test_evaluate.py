@@ -273,7 +273,7 @@ def test_the_command_prints_a_table_and_saves_all_numbers(tmp_path):
 def test_a_run_gives_its_policy_its_name_and_a_compiled_one_keeps_its_suffix(tmp_path):
     (tmp_path / "student").mkdir()
     policy = write(tmp_path / "student" / "policy.onnx", random_weights(1))
-    export_c(C(policy, tmp_path, "student", shared=True))
+    export_c(C(policy, tmp_path, name="student", shared=True))
     paths = [policy, tmp_path / "student.so"]
     saved = evaluate_command(paths, tmp_path, 16, 2, console=Console(quiet=True), cases=[BY_NAME["no force"]])
     assert set(saved["results"]) == {"student", "student.so"}

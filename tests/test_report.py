@@ -80,7 +80,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     teachers_run(folder / "teachers")
     student_run(folder / "student")
     policy = folder / "student" / "policy.onnx"
-    export_c(C(policy, folder / "c", "student", shared=True))
+    export_c(C(policy, folder / "c", name="student", shared=True))
     seconds = {"training distribution": 0.5, "no force": 0.5, "figure eight of 5.5 s": 3.5}
     cases = [dataclasses.replace(case, seconds=seconds[case.name]) for case in CASES if case.name in seconds]
     evaluate_command((policy, folder / "c" / "student.so"), folder / "eval.json", 16, console=SILENT, cases=cases)
