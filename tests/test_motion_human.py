@@ -91,6 +91,8 @@ def test_a_bvh_at_rest_stands_where_its_offsets_say(tmp_path: Path) -> None:
     np.testing.assert_allclose(human.points["left_ankle"][0], [0, 0.10, 0.05], atol=1e-12)
     np.testing.assert_allclose(human.points["right_wrist"][0], [0, -0.71, 1.40], atol=1e-12)
     np.testing.assert_allclose(human.points["head"][0], [0, 0, 1.6], atol=1e-12)
+    np.testing.assert_allclose(human.points["left_toe"][0], [0.1, 0.10, 0], atol=1e-12)  # the end of the foot
+    assert "right_toe" not in human.points  # that foot has none
 
 
 def test_rotations_of_a_bvh_turn_what_hangs_below_and_in_their_order(tmp_path: Path) -> None:

@@ -173,6 +173,14 @@ def test_a_hand_stands_in_for_the_wrist_that_a_source_lacks(wave: Clip) -> None:
     assert {site.name for site in KEY_POINTS} == {"left_hand", "right_hand", "head"}
 
 
+def test_feet_point_forward_where_a_source_has_no_toes(wave: Clip) -> None:
+    human = as_human(wave).cut(0, 40)
+    points = {name: p for name, p in human.points.items() if "toe" not in name}
+    clip = retarget.retarget(Human("", "made", human.fps, points)).clip
+    yaw = [i for i, name in enumerate(clip.joint_names) if "hip_yaw" in name]
+    assert np.abs(clip.joint_position[:, yaw]).max() < 0.1
+
+
 def test_too_short_a_motion_is_refused(wave: Clip) -> None:
     with pytest.raises(HumanError, match="has 4 frames: retargeting needs 5"):
         retarget.retarget(as_human(wave).cut(0, 4))

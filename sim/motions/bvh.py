@@ -166,6 +166,9 @@ def _known(joints: list[_Joint]) -> dict[str, int]:
             for name in names:
                 if name in own and f"{side}_{part}" not in known:
                     known[f"{side}_{part}"] = own[name]
+        ends = [i for i, joint in enumerate(joints) if not joint.name and joint.parent == known.get(f"{side}_ankle")]
+        if f"{side}_toe" not in known and ends:
+            known[f"{side}_toe"] = ends[0]  # where a foot has no joint in it, its end
         if "arm" not in own and "shoulder" in own and f"{side}_shoulder" not in known:
             known[f"{side}_shoulder"] = own["shoulder"]  # where the arm itself is called the shoulder
     return known

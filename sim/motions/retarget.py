@@ -75,6 +75,7 @@ JUDGED = tuple(name for name, _, _ in PAIRS if not name.endswith("toe"))
 HAND = 0.3  # of the forearm: how far beyond the wrist a hand is, where a source has only wrists
 
 LIMBS = (("hip", "knee", "ankle"), ("shoulder", "elbow", "hand"))
+WITHOUT_TOE = 0.2  # [rad] the same for the yaw of a hip whose toes are unknown: a straight leg does not show it
 SAMPLES = 40  # postures from which a person is measured
 ROUNDS = 4  # of posture and person in turns
 SCALE_TOLERANCE = 0.1  # of the scale from the one that the lengths of arms and legs say
@@ -144,7 +145,7 @@ def retarget(human: Human, scale: float | None = None, source: str = "", licence
     targets = points * person.scale
     position, quaternion, joints = _in_blocks(lambda own: each_frame(kinematics, sites, own, weights), targets)
     quaternion = continuous(quaternion)
-    posture_weight = _posture_weight(kinematics)
+    posture_weight = _posture_weight(kinematics, sites)
     (nearest,) = _in_blocks(lambda *own: (_nearest(kinematics, _solids(), *own),), position, quaternion, joints)
     apart = _solids().chosen(nearest.min(axis=0) < NEAR)
     frames = human.frames
@@ -257,8 +258,13 @@ def _nearest(kinematics: Kinematics, apart: Apart, position: Array, quaternion: 
     return gaps(kinematics, kinematics.sweep(position, quaternion, joints), apart).min(axis=0)[None]
 
 
-def _posture_weight(kinematics: Kinematics) -> Array:
+def _posture_weight(kinematics: Kinematics, sites: tuple[Site, ...]) -> Array:
+    """(J,) one over the tolerance squared of joints from the default pose [1/rad^2]."""
+    toes = {site.name for site in sites if site.name.endswith("toe")}
     tolerance = np.array([POSTURE_TOLERANCES.get(joint.kind, POSTURE_TOLERANCE) for joint in kinematics.robot.joints])
+    for i, joint in enumerate(kinematics.robot.joints):
+        if joint.kind == "hip_yaw" and joint.name.replace("hip_yaw_joint", "toe") not in toes:
+            tolerance[i] = WITHOUT_TOE
     return tolerance**-2.0 / len(tolerance)
 
 
@@ -332,7 +338,7 @@ def each_frame(
     itself: damped Gauss-Newton, from the default pose with the trunk turned as the human's where no start is given."""
     frames, pose = len(targets), default_pose(kinematics.robot)
     lower, upper = kinematics.robot.lower, kinematics.robot.upper
-    posture = _posture_weight(kinematics)
+    posture = _posture_weight(kinematics, sites)
     position, quaternion, joints = start or (*_trunk(kinematics, sites, targets), np.tile(pose, (frames, 1)))
     count = len(pose)
     size = 3 * len(sites)
