@@ -223,9 +223,14 @@ def test_betaflight_flies_its_mixer_unless_armed_and_switched_on(betaflight: Bet
 
 
 def test_betaflight_motors_span_the_mixers_range(betaflight: Betaflight) -> None:
-    betaflight.set(low=48.0)
-    far = betaflight.loop(position=(0.0, 0.0, -0.5), calls=400)
-    assert (far >= 48).all() and (far <= 1048).all() and far.max() > 900, "full thrust upwards"
+    shares = []
+    for low in (48.0, 1000.0):
+        betaflight.set(switches=0)
+        betaflight.loop(calls=20)
+        betaflight.set(low=low)
+        shares.append((betaflight.loop(position=(0.0, 0.0, -0.5), calls=400) - low) / 1000)
+    assert (shares[0] >= 0).all() and (shares[0] <= 1).all() and np.ptp(shares[0]) > 0
+    np.testing.assert_allclose(shares[0], shares[1], atol=1e-5)
 
 
 def test_betaflight_holds_hands_back_and_waits_for_the_switch(betaflight: Betaflight) -> None:
