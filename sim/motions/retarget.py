@@ -80,9 +80,19 @@ SAMPLES = 40  # postures from which a person is measured
 ROUNDS = 4  # of posture and person in turns
 SCALE_TOLERANCE = 0.1  # of the scale from the one that the lengths of arms and legs say
 REST_TOLERANCE = 0.006  # [m] of the rest pose's offsets
-REST_TOLERANCES = {"pelvis": 0.02, "left_toe": 0.1, "right_toe": 0.1}  # [m] of points whose place is a convention
+TOE = (0.1, 0.01, 0.1)  # forward, left, up: how long a foot is says nothing, where it points does
+REST_TOLERANCES = {
+    "pelvis": (0.02,) * 3,
+    "left_toe": TOE,
+    "right_toe": TOE,
+}  # [m] of points whose place is a convention
 POSTURE_TOLERANCE = 1.0  # [rad] of joints from the default pose
-POSTURE_TOLERANCES = {"ankle_roll": 0.3, "waist_pitch": 0.3, "waist_roll": 0.3}  # [rad] where points say little
+POSTURE_TOLERANCES = {
+    "hip_yaw": 0.5,
+    "ankle_roll": 0.3,
+    "waist_pitch": 0.3,
+    "waist_roll": 0.3,
+}  # [rad] where points say little
 FIRST_ITERATIONS = 10  # of the frames for themselves
 BLOCK = 1000  # frames that are in memory at once, where frames do not depend on each other
 LARGEST_TURN = 0.5  # [rad] of such an iteration
@@ -303,9 +313,8 @@ def measure_person(
         error = own - np.einsum("k,tki->ti", share, own)[:, None]
         root = np.sqrt(weights / len(points))[None, :, None]
         a = (rows * root[..., None]).reshape(-1, 1 + 3 * count)
-        tolerance = np.array([REST_TOLERANCES.get(site.name, REST_TOLERANCE) for site in sites])
-        prior = np.concatenate([[0.0], np.repeat(tolerance**-2.0 / count, 3)])
-        prior[0] = certain
+        tolerance = np.array([REST_TOLERANCES.get(site.name, (REST_TOLERANCE,) * 3) for site in sites])
+        prior = np.concatenate([[certain], tolerance.ravel() ** -2.0 / count])
         right = -a.T @ (error * root).ravel()
         right[0] += prior[0] * likely
         unknown = np.linalg.solve(a.T @ a + np.diag(prior), right)
