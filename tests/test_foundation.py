@@ -40,14 +40,14 @@ def test_foundation_policy_survives_on_quadrotors_that_it_has_never_seen() -> No
     assert np.median(distance[flight.alive]) < 0.01
 
 
-def test_foundation_policy_hovers_every_named_airframe_within_3_centimetres() -> None:
+def test_foundation_policy_hovers_every_named_airframe_within_5_centimetres() -> None:
     policy, flight = load_policy(PATH), Flight(from_airframes(list(AIRFRAMES.values())), seed=1)
     observation, h = flight.reset(), policy.reset(len(AIRFRAMES))
     for _ in range(1000):
         action, h = policy.step(observation, h)
         observation = flight.step(action)
     distance = np.linalg.norm(flight.position_error, axis=1)
-    assert dict(zip(AIRFRAMES, distance > 0.03, strict=True)) == dict.fromkeys(AIRFRAMES, False)
+    assert dict(zip(AIRFRAMES, distance > 0.05, strict=True)) == dict.fromkeys(AIRFRAMES, False)
 
 
 def test_foundation_policy_in_c_stays_with_the_onnx_file_over_500_steps_of_flight(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_foundation_policy_in_c_stays_with_the_onnx_file_over_500_steps_of_fligh
         in_c, hc = compiled.step(observation, hc)
         worst = max(worst, float(np.abs(in_c - action).max()))
         observation = flight.step(action)
-    # The trained gains magnify rounding: onnxruntime itself is 1e-5 from float64 here. It must stay there.
-    assert worst <= 1e-4
+    # The trained gains magnify rounding: onnxruntime itself is 2.5e-6 from float64 here.
+    assert worst <= 8e-6
 
 
 @pytest.mark.parametrize("yaw", [np.pi, -2.5])
