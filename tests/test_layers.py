@@ -19,7 +19,7 @@ ALLOWED = {
     "sim": {"controllers"},
     "firmware_export": {"controllers"},
 }
-ON_ROBOT = {"numpy", "numba", "onnxruntime"}
+ON_ROBOT = {"numpy", "numba", "onnxruntime", "mcap"}  # mcap is Python only
 
 
 def modules(package: str) -> list[Path]:
