@@ -17,6 +17,7 @@ OURS = {"controllers", "sim", "sysid", "deploy", "firmware_export"}
 ALLOWED = {
     "controllers": set(),
     "sim": {"controllers"},
+    "deploy": {"controllers", "sim"},
     "firmware_export": {"controllers"},
 }
 ON_ROBOT = {"numpy", "numba", "onnxruntime", "mcap"}  # mcap is Python only
@@ -53,6 +54,12 @@ def test_controllers_load_only_what_belongs_on_a_robot() -> None:
     for path in modules("controllers"):
         heavy = imported(path, at_module_scope=True) - set(sys.stdlib_module_names) - ON_ROBOT
         assert not heavy, f"{path.relative_to(ROOT)} imports {heavy}; allowed: {ON_ROBOT}"
+
+
+def test_deploy_loads_simulators_and_dds_only_where_they_are_used() -> None:
+    for path in modules("deploy"):
+        eager = imported(path, at_module_scope=True) & {"sim", "mujoco", "cyclonedds"}
+        assert not eager, f"{path.relative_to(ROOT)} imports {eager} at module scope"
 
 
 def test_every_package_that_exists_is_built_and_checked_here() -> None:
