@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from mcap.exceptions import EndOfFile, McapError
@@ -218,7 +218,9 @@ def read_recording(path: Path) -> Recording:
     complete = False
     try:
         with path.open("rb") as file:
-            for record in StreamReader(_Whole(file), validate_crcs=True, record_size_limit=1 << 28).records:
+            for record in StreamReader(
+                cast(IO[bytes], _Whole(file)), validate_crcs=True, record_size_limit=1 << 28
+            ).records:
                 if isinstance(record, Schema):
                     schemas[record.id] = record
                 elif isinstance(record, Channel):
