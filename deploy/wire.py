@@ -374,9 +374,10 @@ class Reader:
 
     def publishers(self) -> list[Peer]:
         """The processes that can write to this topic, this participant excepted."""
-        known = {peer.key: peer for peer in self._participant.peers()}
+        handles = self._entity.get_matched_publications()
+        known = {peer.key: peer for peer in self._participant.peers()} if handles else {}
         found = {}
-        for handle in self._entity.get_matched_publications():
+        for handle in handles:
             endpoint = self._entity.get_matched_publication_data(handle)
             if endpoint is not None:  # it may leave between the two calls
                 key = str(endpoint.participant_key)

@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
+from controllers.files import write_atomically
 from controllers.policy import load_policy
 from sim.evaluate import NOBODY, number
 from sim.page import (
@@ -43,7 +44,7 @@ from sim.page import (
 )
 from sim.report_flights import COURSES, FLOWN_SEED, adaptation_section, flights_section, fly
 from sim.robots.quadrotors import sample
-from sim.run import RunError, read_config, write_atomically
+from sim.run import RunError, read_config
 
 FLOWN = 256  # quadrotors that every policy of the report flies, of the widest distribution
 BEFORE_EPISODES = 32  # of each teacher, before and after its training

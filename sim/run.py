@@ -27,11 +27,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from controllers.files import WriteError, write_atomically
 
 FORMAT = 1  # of the folder; another number means that another version of this code must read it
 CHECKPOINT_PERIOD = 10.0  # [s]
@@ -44,28 +46,8 @@ LINE_PERIOD, LINE_SHARE = (
 Config = TypeVar("Config")
 
 
-class RunError(ValueError):
+class RunError(WriteError):
     """A run folder cannot be used or written; the message is one sentence for the user."""
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a new file that then takes the place of `path`: readers see the old content or the new, never a
-    part.
-
-    Raises RunError where the disk is full or the folder cannot be written; what was at `path` stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); what was there before is kept"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -205,7 +187,7 @@ class Run:
                 self.folder / "checkpoint.npz",
                 lambda file: np.savez(file, allow_pickle=False, **arrays, record=json.dumps(record)),
             )
-        except (OSError, RunError) as error:
+        except (OSError, WriteError) as error:
             raise RunError(f"{error}; `sim resume {self.folder}` continues from there") from error
         self._saved, self._writing = time.monotonic(), time.monotonic() - start
 

@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from controllers.g1 import G1, KEY_POINTS, default_pose, gains, revision
+from controllers.motion import Clip, load_clip
 from controllers.observation import JointState, Observer
 from controllers.policy import Policy, load_policy
 from controllers.spec import PolicyError, PolicySpec
-from sim.motions.clip import Clip, load_clip
 from sim.motions.detect import Choices
 from sim.motions.importers import import_file
 from sim.robots.g1 import build_model, joint_addresses

@@ -15,10 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from controllers.files import write_atomically
 from controllers.policy import GOLDEN_STEPS, Policy, encode_golden, load_policy, open_session
 from controllers.spec import PolicyError, PolicySpec
-
-from .run import write_atomically
 
 SEQUENCES = 4  # of golden observations
 AGREEMENT = 1e-4  # largest difference between the wrapped network and the original; batches are summed in another order

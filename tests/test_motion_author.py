@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from controllers.g1 import SOLE_RADIUS
+from controllers.motion import ClipError
 from sim.motions import author
 from sim.motions.author import FPS, LONG, SCORES, SHORT, along, load_authored
-from sim.motions.clip import ClipError
 from sim.motions.kinematics import GRAVITY, kinematics_of, soles, sweep_clip
 from sim.motions.measure import measure
 from sim.motions.stance import mass_centre

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from controllers.motion import load_clip, save_clip
 from sim import cli
 from sim.motions.author import LIBRARY, load_authored
-from sim.motions.clip import load_clip, save_clip
 from sim.motions.commands import Author, Import, Play, Repair, Report, Retarget
 
 ROOT = Path(__file__).parent.parent

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from controllers.motion import Clip, load_clip, make_clip
+from controllers.rotation_vectors import to_vector
 from controllers.rotations import from_axis_angle, multiply, rotate
-from sim.motions.clip import Clip, load_clip, make_clip
 from sim.motions.detect import H1, HARDWARE, ISAAC, SHORT, Choices
 from sim.motions.formats import FormatError, read
 from sim.motions.importers import Failure, import_command
 from sim.motions.kinematics import kinematics_of, sweep_clip
 from sim.motions.pickles import PickleError, read_pickle
-from sim.motions.rotation_vectors import to_vector
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("REALIGN_DATA", ROOT.parent / "shared" / "data")) / "motions"

@@ -8,11 +8,11 @@ import pinocchio as pin
 import pytest
 
 from controllers.g1 import REVISIONS, Site
+from controllers.motion import ClipError, make_clip
+from controllers.rotation_vectors import from_vector
 from controllers.rotations import multiply, to_matrix
-from sim.motions.clip import ClipError, make_clip
 from sim.motions.kinematics import Kinematics, key_bodies, kinematics_of, soles
 from sim.motions.measure import course
-from sim.motions.rotation_vectors import from_vector
 from sim.robots.g1 import build_model, joint_addresses, sole_geoms
 
 POSES = 20

@@ -16,8 +16,8 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from controllers.motion import ClipError, make_clip
 from sim.motions.author import LIBRARY, load_authored
-from sim.motions.clip import ClipError, make_clip
 from sim.motions.drawing import foot_state, sole_states
 from sim.motions.kinematics import sweep_clip
 from sim.motions.play import APART, Viewer, play_command

@@ -13,9 +13,9 @@ from rich.console import Console
 
 import sim.motions.solve
 from controllers.g1 import SOLE_RADIUS, default_pose
+from controllers.motion import Clip, ClipError, load_clip, make_clip, save_clip
 from controllers.rotations import from_axis_angle
 from sim.motions.author import load_authored
-from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
 from sim.motions.detect import HARDWARE, SHORT
 from sim.motions.importers import import_command
 from sim.motions.kinematics import GRAVITY, kinematics_of, soles, sweep_clip

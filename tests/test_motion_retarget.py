@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from controllers.g1 import KEY_POINTS, default_pose
+from controllers.motion import Clip, load_clip, select_joints
+from controllers.rotation_vectors import from_matrix
 from controllers.rotations import from_axis_angle, rotate, to_matrix
 from sim.motions import aims, retarget
 from sim.motions.author import load_authored
 from sim.motions.band import Band
-from sim.motions.clip import Clip, load_clip, select_joints
 from sim.motions.compare import compare_with_published
 from sim.motions.human import SMPL, Human, HumanError, read_human
 from sim.motions.kinematics import sweep_clip
 from sim.motions.measure import measure
-from sim.motions.rotation_vectors import from_matrix
 from tests.shared_data import shared
 
 RNG = np.random.default_rng(0)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from controllers.files import WriteError, write_atomically
 from sim import run as runs
-from sim.run import Run, RunError, progress, write_atomically, write_json
+from sim.run import Run, RunError, progress, write_json
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def test_a_failing_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) 
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match="No space left on device"):
+    with pytest.raises(WriteError, match="No space left on device"):
         write_atomically(path, fail)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]

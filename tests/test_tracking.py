@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from controllers.g1 import default_pose, revision
+from controllers.motion import Clip, make_clip, save_clip
 from controllers.rotations import from_axis_angle, multiply, rotate
 from sim import cli
-from sim.motions.clip import Clip, make_clip, save_clip
 from sim.robots.g1 import build_model, standing
 from sim.tracking import Flown, errors, evaluate_g1_command, states_of, track
 from sim.wrap import load_foreign, read_spec

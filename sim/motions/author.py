@@ -18,8 +18,8 @@ from scipy.interpolate import make_interp_spline
 from scipy.linalg import solve_banded
 
 from controllers.g1 import REVISIONS, SOLE_POINTS, SOLE_RADIUS, WRISTS, default_pose
+from controllers.motion import Clip, ClipError, load_clip, make_clip, save_clip, select_joints
 from controllers.rotations import from_axis_angle, rotate
-from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip, select_joints
 from sim.motions.kinematics import GRAVITY, MODEL, kinematics_of, soles
 from sim.motions.measure import as_json, measure
 from sim.motions.solve import Goals, Tolerances, Wanted, solve

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Column, Table
 
-from sim.motions.clip import Clip, ClipError, select_joints
+from controllers.motion import Clip, ClipError, select_joints
 from sim.motions.detect import Choices
 from sim.motions.human import Human
 from sim.motions.importers import import_file

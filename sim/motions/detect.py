@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.g1 import REVISIONS, Site
+from controllers.motion import Clip, make_clip
+from controllers.rotation_vectors import from_vector, to_vector
 from controllers.rotations import conjugate, from_axis_angle, multiply, rotate
-from sim.motions.clip import Clip, make_clip
 from sim.motions.formats import Angles, FormatError, JointOrder, Length, Order, Raw
 from sim.motions.kinematics import MODEL, kinematics_of
-from sim.motions.rotation_vectors import from_vector, to_vector
 
 HARDWARE = REVISIONS[MODEL].joint_names
 SHORT = REVISIONS[MODEL.replace("29", "23")].joint_names

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.g1 import FOOT_BODIES, SOLE_RADIUS
+from controllers.motion import Clip, ClipError
 from controllers.rotations import yaw
-from sim.motions.clip import Clip, ClipError
 from sim.motions.kinematics import kinematics_of, soles, sweep_clip
 from sim.motions.measure import feet_of
 from sim.robots.g1_files import draw_without_display

@@ -13,11 +13,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sim.motions.clip import Clip, ClipError, save_clip
+from controllers.files import WriteError
+from controllers.motion import Clip, ClipError, save_clip
 from sim.motions.detect import Choices, interpret
 from sim.motions.formats import SUFFIXES, Format, FormatError, read
 from sim.motions.pickles import PickleError
-from sim.run import RunError
 
 KNOWN_LICENCES = {
     # words of a licence file: its name
@@ -111,7 +111,7 @@ def import_command(
                     *(said[what]["answer"] for what in ("joints", "quaternion", "angles", "length")),
                     said["quaternion"]["evidence"],
                 )
-        except (FormatError, PickleError, ClipError, RunError, OSError) as error:
+        except (FormatError, PickleError, ClipError, WriteError, OSError) as error:
             reason = str(error)
             failures.append(Failure(path, reason if str(path) in reason else f"{path}: {reason}"))
     if written:

@@ -17,8 +17,8 @@ import pinocchio as pin
 from numpy.typing import NDArray
 
 from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, REVISIONS, SOLE_POINTS, Site
+from controllers.motion import Clip, ClipError
 from controllers.rotations import to_matrix
-from sim.motions.clip import Clip, ClipError
 
 Array = NDArray[np.floating]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from controllers.g1 import SOLE_RADIUS
+from controllers.motion import Clip
 from controllers.rotations import conjugate, rotate, to_matrix
-from sim.motions.clip import Clip
 from sim.motions.kinematics import GRAVITY, Kinematics, key_bodies, kinematics_of, soles, sweep_clip
 from sim.motions.stance import find_stance
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.g1 import FOOT_BODIES
-from sim.motions.clip import Clip, ClipError, load_clip
+from controllers.motion import Clip, ClipError, load_clip
 from sim.motions.drawing import COLOURS, MARK, foot_state, sole_states, video, viewing
 from sim.motions.kinematics import kinematics_of
 from sim.robots.g1_files import draw_without_display

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Column, Table
 
+from controllers.files import WriteError
 from controllers.g1 import SOLE_RADIUS
-from sim.motions.clip import Clip, ClipError, load_clip, make_clip, save_clip
+from controllers.motion import Clip, ClipError, load_clip, make_clip, save_clip
 from sim.motions.importers import Failure, motion_files
 from sim.motions.kinematics import Kinematics, kinematics_of, soles, sweep_clip
 from sim.motions.measure import as_json, change_of_key_bodies, measure
 from sim.motions.solve import Solution, Tolerances, Wanted, solve
 from sim.motions.stance import find_stance, runs
 from sim.motions.tidy import tidy
-from sim.run import RunError, progress
+from sim.run import progress
 
 Flags = NDArray[np.bool_]
 
@@ -210,7 +211,7 @@ def repair_command(
                     f"{time.monotonic() - began:.1f}",
                 )
                 misses += [f"{path.stem} {sentence}" for sentence in broken(result.report, bounds)]
-            except (ClipError, RunError, OSError) as error:
+            except (ClipError, WriteError, OSError) as error:
                 failures.append(Failure(path, str(error) if str(path) in str(error) else f"{path}: {error}"))
             tell(number, path.stem)
     if table.row_count:

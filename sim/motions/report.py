@@ -9,13 +9,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from controllers.files import WriteError, write_atomically
 from controllers.g1 import SOLE_RADIUS
-from sim.motions.clip import Clip, ClipError, load_clip
+from controllers.motion import Clip, ClipError, load_clip
 from sim.motions.drawing import pictures
 from sim.motions.importers import Failure, motion_files
 from sim.motions.kinematics import soles, sweep_clip
 from sim.motions.measure import Figures, as_json, feet_of, measure
-from sim.run import RunError, write_atomically, write_json
+from sim.run import write_json
 
 PICTURES = 10  # postures on a contact sheet
 SIZE = (300, 190)  # pixels of each, height and width
@@ -62,7 +63,7 @@ def report_command(
                 contact_sheet(clip, found, out / f"{path.stem}.png")
             figures[path.stem] = found
             table.add_row(path.stem, *(show(found) for _, show in COLUMNS))
-        except (ClipError, RunError, OSError) as error:
+        except (ClipError, WriteError, OSError) as error:
             failures.append(Failure(path, str(error) if str(path) in str(error) else f"{path}: {error}"))
     if figures:
         console.print(table)

@@ -24,20 +24,21 @@ from rich.console import Console
 from rich.table import Column, Table
 from scipy.ndimage import gaussian_filter1d
 
+from controllers.files import WriteError
 from controllers.g1 import KEY_POINTS, REVISIONS, SOLE_POINTS, Site, default_pose
+from controllers.motion import Clip, ClipError, make_clip, save_clip
+from controllers.rotation_vectors import continuous, from_matrix, from_vector
 from controllers.rotations import multiply
 from sim.motions.aims import NEAR, Apart, Keys, gaps, may_meet
-from sim.motions.clip import Clip, ClipError, make_clip, save_clip
 from sim.motions.formats import FormatError
 from sim.motions.human import SUFFIXES, Human, HumanError, read_human
 from sim.motions.importers import Failure, licence_beside, motion_files
 from sim.motions.kinematics import MODEL, Kinematics, kinematics_of, soles
 from sim.motions.pickles import PickleError
 from sim.motions.repair import clearance, touch
-from sim.motions.rotation_vectors import continuous, from_matrix, from_vector
 from sim.motions.solve import Solution, Tolerances, Wanted, solve
 from sim.motions.stance import find_stance
-from sim.run import RunError, progress
+from sim.run import progress
 
 Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]
@@ -445,7 +446,7 @@ def retarget_command(
                     )
                     if compare:
                         compared[name] = compare_with_published(path, human, done)
-            except (HumanError, PickleError, FormatError, ClipError, RunError, OSError) as error:
+            except (HumanError, PickleError, FormatError, ClipError, WriteError, OSError) as error:
                 failures.append(Failure(path, str(error) if str(path) in str(error) else f"{path}: {error}"))
             tell(number, path.stem)
     if table.row_count:

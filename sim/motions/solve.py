@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
 from controllers.g1 import SOLE_RADIUS
+from controllers.rotation_vectors import from_vector, to_vector
 from controllers.rotations import conjugate, multiply
 from sim.motions.aims import GAP, Apart, Keys, gaps, keep_apart, limit_speed, reach_keys
 from sim.motions.band import Band
 from sim.motions.kinematics import Kinematics, Sweep, key_bodies, soles
-from sim.motions.rotation_vectors import from_vector, to_vector
 
 Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import median_filter
 
+from controllers.rotation_vectors import continuous, to_vector
 from controllers.rotations import conjugate, from_axis_angle, multiply, rotate, yaw
-from sim.motions.rotation_vectors import continuous, to_vector
 from sim.motions.stance import runs
 
 Array = NDArray[np.floating]

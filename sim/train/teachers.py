@@ -21,12 +21,13 @@ import numba as nb
 import numpy as np
 from rich.table import Table
 
+from controllers.files import write_atomically
 from sim.backends.quadrotor import (
     LANES,
     STATE,
 )
 from sim.robots.quadrotors import Preset, Quadrotors, sample
-from sim.run import Run, RunError, compile_first, read_config, write_atomically, write_json
+from sim.run import Run, RunError, compile_first, read_config, write_json
 from sim.run import progress as progress_bar
 from sim.tasks import quadrotor as task
 from sim.tasks.quadrotor import (

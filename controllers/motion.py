@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sim.motions.rotation_vectors import angular_velocity, continuous, slerp
-from sim.run import write_atomically
+from controllers.files import write_atomically
+from controllers.rotation_vectors import angular_velocity, continuous, slerp
 
 Array = NDArray[np.floating]
 

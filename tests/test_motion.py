@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from controllers.motion import Clip, ClipError, load_clip, make_clip, resample, save_clip
+from controllers.rotation_vectors import angular_velocity, from_vector, slerp, to_vector
 from controllers.rotations import from_axis_angle, multiply
-from sim.motions.clip import Clip, ClipError, load_clip, make_clip, resample, save_clip
-from sim.motions.rotation_vectors import angular_velocity, from_vector, slerp, to_vector
 
 JOINTS = ("hip", "knee")
 
