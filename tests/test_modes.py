@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,11 +27,11 @@ class Robot:
         self.machine = Machine(STAND, POLICIES, DAMPING, timing)
         self.now = 10.0
 
-    def step(self, request: Request | None = None, **given: object) -> Command:
+    def step(self, request: Request | None = None, **given: Any) -> Command:
         self.now += DT
-        return self.machine.step(self.now, given.pop("position", HUNG), request, **given)  # type: ignore[arg-type]
+        return self.machine.step(self.now, given.pop("position", HUNG), request, **given)
 
-    def run(self, seconds: float, **given: object) -> Command:
+    def run(self, seconds: float, **given: Any) -> Command:
         for _ in range(round(seconds / DT)):
             command = self.step(**given)
         return command
