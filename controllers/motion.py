@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from controllers.files import write_atomically
-from controllers.rotation_vectors import angular_velocity, continuous, slerp
+from .files import write_atomically
+from .observation import MotionSample
+from .rotation_vectors import angular_velocity, continuous, slerp
+from .rotations import from_axis_angle, multiply, rotate, yaw
 
 Array = NDArray[np.floating]
 
@@ -233,6 +235,36 @@ def save_clip(path: Path, clip: Clip) -> None:
             **arrays,
         ),
     )
+
+
+class MotionPlayer:
+    """One motion as a policy observes it (`controllers.observation.Motions`), turned to where the robot faces."""
+
+    def __init__(self, clip: Clip, joint_names: tuple[str, ...]) -> None:
+        """
+        Args:
+            clip: Its floor is at height zero.
+            joint_names: Those of `policy_spec.joints`. Raises ClipError where the clip does not have one of them.
+        """
+        self.clip = select_joints(clip, joint_names)
+        self._turn = np.array([1.0, 0.0, 0.0, 0.0])
+
+    def align(self, quaternion: ArrayLike, time: float = 0.0) -> None:
+        """Turn the motion about the vertical so that at `time` [s] it faces where a robot with this attitude (4,)
+        faces."""
+        angle = yaw(quaternion) - yaw(self.clip.at(time).root_quaternion[0])
+        self._turn = from_axis_angle([0.0, 0.0, 1.0], angle)
+
+    def __call__(self, times: ArrayLike) -> MotionSample:
+        """The motion at these times (N,) [s]; before and after it, its ends at rest."""
+        state = self.clip.at(times)
+        return MotionSample(
+            joint_position=state.joint_position,
+            joint_velocity=state.joint_velocity,
+            quaternion=multiply(self._turn, state.root_quaternion),
+            linear_velocity_w=rotate(self._turn, state.root_linear_velocity),
+            height=state.root_position[:, 2],
+        )
 
 
 ARRAYS = (

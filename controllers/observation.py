@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .rotations import conjugate, rotate, to_matrix
+from .rotations import conjugate, multiply, rotate, to_matrix
 from .spec import ObservationTerm, PolicyError, PolicySpec
 
 QUADROTOR_OBSERVATION_SIZE = 22
@@ -55,6 +55,26 @@ class JointState:
 
 
 @dataclass(frozen=True)
+class MotionSample:
+    """Where the motions of N robots are. Joints in the order of `policy_spec.joints.names`."""
+
+    joint_position: NDArray[np.floating]
+    """[rad], (N, J)."""
+    joint_velocity: NDArray[np.floating]
+    """[rad/s], (N, J)."""
+    quaternion: NDArray[np.floating]
+    """Attitude of the root, body to world, (N, 4)."""
+    linear_velocity_w: NDArray[np.floating]
+    """Of the root [m/s], (N, 3)."""
+    height: NDArray[np.floating]
+    """Of the root above the floor [m], (N,)."""
+
+
+Motions = Callable[[NDArray[np.floating]], MotionSample]
+"""Where the motions are at these times (N,) [s] since each one's first sample."""
+
+
+@dataclass(frozen=True)
 class _Moment:
     """What a quantity may depend on."""
 
@@ -62,6 +82,7 @@ class _Moment:
     state: JointState
     previous_action: NDArray[np.floating]  # (N, A)
     phase: NDArray[np.floating] | None  # (N,), none where no motion is tracked
+    motion: MotionSample | None  # at the time that the term asks for; none where none is given
 
 
 def _phase(now: _Moment) -> NDArray[np.floating]:
@@ -75,6 +96,22 @@ def _joint_offset(now: _Moment) -> NDArray[np.floating]:
     return now.state.joint_position - np.array(now.spec.joints.default_position)
 
 
+def _motion(now: _Moment) -> MotionSample:
+    if now.motion is None:
+        raise PolicyError("the policy observes its motion and there is none; allowed: a clip to play with it")
+    return now.motion
+
+
+def _motion_joint_offset(now: _Moment) -> NDArray[np.floating]:
+    assert now.spec.joints is not None  # an Observer has checked it
+    return _motion(now).joint_position - np.array(now.spec.joints.default_position)
+
+
+def _motion_orientation(now: _Moment) -> NDArray[np.floating]:
+    turned = to_matrix(multiply(conjugate(now.state.quaternion), _motion(now).quaternion))
+    return turned[..., :2].reshape(len(turned), 6)
+
+
 QUANTITIES: dict[str, Callable[[_Moment], NDArray[np.floating]]] = {
     "previous_action": lambda now: now.previous_action,
     "angular_velocity": lambda now: now.state.angular_velocity_b,
@@ -83,6 +120,13 @@ QUANTITIES: dict[str, Callable[[_Moment], NDArray[np.floating]]] = {
     "joint_velocity": lambda now: now.state.joint_velocity,
     "projected_gravity": lambda now: rotate(conjugate(now.state.quaternion), np.array([0.0, 0.0, -1.0])),
     "phase": _phase,
+    "motion_joint_error": lambda now: _motion(now).joint_position - now.state.joint_position,
+    "motion_joint_offset": _motion_joint_offset,
+    "motion_joint_velocity": lambda now: _motion(now).joint_velocity,
+    "motion_orientation": _motion_orientation,
+    "motion_gravity": lambda now: rotate(conjugate(_motion(now).quaternion), np.array([0.0, 0.0, -1.0])),
+    "motion_velocity": lambda now: rotate(conjugate(_motion(now).quaternion), _motion(now).linear_velocity_w),
+    "motion_height": lambda now: _motion(now).height[:, None],
 }
 """What a term of a policy with joints may sample, each (N, size):
 
@@ -92,6 +136,12 @@ joint_position, joint_offset: angles, and angles relative to the default positio
 joint_velocity: [rad/s].
 projected_gravity: direction of gravity in the body frame; (0, 0, -1) when upright.
 phase: time in the motion, with its lead, divided by its duration.
+motion_joint_error: angles of the motion relative to the measured ones [rad].
+motion_joint_offset, motion_joint_velocity: angles of the motion relative to the default position [rad]; [rad/s].
+motion_orientation: the motion's root in the measured root's frame, first two columns of the matrix, row by row; it
+    takes the heading as known, so align the motion with the robot when it starts (`MotionPlayer.align`).
+motion_gravity, motion_velocity: direction of gravity and velocity [m/s] of the motion, in its own root's frame.
+motion_height: of the motion's root above the floor [m].
 """
 
 
@@ -99,12 +149,15 @@ class Observer:
     """Builds the observations of N robots with joints from their policy's specification, and turns its actions into
     joint targets. Call `observe` and `targets` once each per control step."""
 
-    def __init__(self, spec: PolicySpec, batch: int, motion_duration: float | None = None) -> None:
+    def __init__(
+        self, spec: PolicySpec, batch: int, motion_duration: float | NDArray[np.floating] | None = None
+    ) -> None:
         """
         Args:
             spec: Of the policy.
             batch: N.
-            motion_duration: Of the motion that is played [s], where the specification does not say it.
+            motion_duration: Of the motion that is played [s], or of those of each robot (N,), where the specification
+                does not say it.
         """
         if spec.joints is None:
             raise PolicyError(f"policy_spec.joints is absent; allowed: joints (the policy is for a {spec.robot})")
@@ -121,14 +174,16 @@ class Observer:
                 )
         self.spec = spec
         self.joints = spec.joints
-        self._duration = None
+        self.duration = None
         if spec.motion is not None:
-            self._duration = spec.motion.duration or motion_duration
-            if self._duration is None:
+            self.duration = spec.motion.duration or motion_duration
+            if self.duration is None and any(term.sampled == "phase" for term in spec.observation):
                 raise PolicyError("policy_spec.motion.duration is absent; allowed: a motion to play that has one")
         self._driven = [self.joints.names.index(name) for name in spec.action.names]
         self._default = np.array(self.joints.default_position)
         self._scale, self._offset = np.array(spec.action.scale), np.array(spec.action.offset)
+        self._aheads = {0.0} | {term.ahead for term in spec.observation}
+        self._motion_position: NDArray[np.floating] | None = None  # (N, J) where it was last observed
         self._past = [np.zeros((batch, term.age + term.history, term.size)) for term in spec.observation]
         self._previous_action = np.empty((batch, spec.action_size))
         self._fresh = np.empty(batch, dtype=bool)  # nothing observed since the reset
@@ -140,20 +195,29 @@ class Observer:
         self._previous_action[which] = self.spec.action.reset_value
         self._fresh[which] = True
 
-    def observe(self, state: JointState, time: float | NDArray[np.floating] = 0.0) -> NDArray[np.float32]:
+    def observe(
+        self, state: JointState, time: float | NDArray[np.floating] = 0.0, motions: Motions | None = None
+    ) -> NDArray[np.float32]:
         """The observations (N, inputs) at this control step.
 
         Args:
             state: What the robots measure.
             time: Since the start of the motion [s], (N,) or one for all.
+            motions: The motions, for policies that observe more of them than their phase.
         """
         batch = len(self._fresh)
         phase = None
-        if self.spec.motion is not None and self._duration is not None:
-            phase = (np.broadcast_to(np.asarray(time, dtype=float), (batch,)) + self.spec.motion.lead) / self._duration
-        now = _Moment(self.spec, state, self._previous_action, phase)
+        at: dict[float, MotionSample] = {}
+        if self.spec.motion is not None:
+            times = np.broadcast_to(np.asarray(time, dtype=float), (batch,)) + self.spec.motion.lead
+            if self.duration is not None:
+                phase = times / self.duration
+            if motions is not None:
+                at = {ahead: motions(times + ahead) for ahead in self._aheads}
+                self._motion_position = at[0.0].joint_position
         runs = []
         for term, past in zip(self.spec.observation, self._past, strict=True):
+            now = _Moment(self.spec, state, self._previous_action, phase, at.get(term.ahead))
             self._push(term, past, QUANTITIES[term.sampled](now))
             samples = past[:, term.age :]  # newest first
             runs.append((samples if term.order == "newest first" else samples[:, ::-1]).reshape(batch, -1))
@@ -164,8 +228,31 @@ class Observer:
         """The joint targets [rad], (N, J), that these actions (N, A) ask for; they become the previous actions."""
         self._previous_action[:] = np.clip(action, *self.spec.action.clip)
         targets = np.tile(self._default, (len(self._fresh), 1))
-        targets[:, self._driven] = self._offset + self._scale * self._previous_action
+        base = self._offset
+        if self.spec.action.base == "motion":
+            if self._motion_position is None:
+                raise PolicyError("the actions are relative to a motion and there is none; allowed: observe one first")
+            base = base + self._motion_position[:, self._driven]
+        targets[:, self._driven] = base + self._scale * self._previous_action
         return targets
+
+    def state(self) -> dict[str, NDArray]:
+        """What later observations depend on, as arrays by name."""
+        position = np.empty(0) if self._motion_position is None else self._motion_position
+        pasts = {f"past.{index}": past.copy() for index, past in enumerate(self._past)}
+        return pasts | {
+            "previous_action": self._previous_action.copy(),
+            "fresh": self._fresh.copy(),
+            "motion_position": position.copy(),
+        }
+
+    def restore(self, arrays: dict[str, NDArray]) -> None:
+        """Go on from a `state`."""
+        for index, past in enumerate(self._past):
+            past[:] = arrays[f"past.{index}"]
+        self._previous_action[:], self._fresh[:] = arrays["previous_action"], arrays["fresh"]
+        position = arrays["motion_position"]
+        self._motion_position = position.copy() if position.size else None
 
     def _push(self, term: ObservationTerm, past: NDArray[np.floating], sample: NDArray[np.floating]) -> None:
         """Put the newest sample (N, size) in front of those of the past (N, samples, size)."""

@@ -47,6 +47,8 @@ class ActionSpec:
     """Range of the outputs. The caller clips the outputs of a network that does not itself keep them in it."""
     reset_value: float
     """The previous action that is observed before there is one."""
+    base: Literal["offset", "motion"] = field(default="offset", metadata=OPTIONAL)
+    """What `scale * action` is added to: the offset, or the joint angles of the motion plus the offset."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class ObservationTerm:
     """Of the samples."""
     fill: Literal["zeros", "first sample"] = field(default="zeros", metadata=OPTIONAL)
     """What stands for the samples before the reset."""
+    ahead: float = field(default=0.0, metadata=OPTIONAL)
+    """Time by which what is sampled of the motion is ahead of the motion's own lead [s]."""
 
     @property
     def sampled(self) -> str:
@@ -230,6 +234,8 @@ class PolicySpec:
                 raise PolicyError(f"policy_spec.rates.{name} is {rate}; allowed: above 0")
         if self.joints is not None:
             self._check_joints(self.joints)
+        if self.motion is None and self.action.base == "motion":
+            raise PolicyError("policy_spec.action.base is 'motion'; allowed without policy_spec.motion: 'offset'")
         if self.motion is not None and self.motion.duration is not None and self.motion.duration <= 0:
             raise PolicyError(f"policy_spec.motion.duration is {self.motion.duration}; allowed: above 0")
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 from rich.console import Console
@@ -94,6 +94,16 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def _built(kind: Any, content: Any) -> Any:
+    """The dataclass `kind`, whose fields may be dataclasses and tuples themselves, from JSON."""
+    if isinstance(content, list):
+        return tuple(content)
+    if not dataclasses.is_dataclass(kind):
+        return content
+    hints = get_type_hints(kind)
+    return kind(**{name: _built(hints.get(name), value) for name, value in content.items()})
+
+
 class Run:
     """One run folder, held by one process at a time. `create` begins one, `open` goes on with one."""
 
@@ -143,7 +153,7 @@ class Run:
     def config(self, kind: type[Config]) -> Config:
         """The run's configuration as the dataclass that it was. Raises RunError where the fields differ."""
         try:
-            return kind(**self._config)
+            return _built(kind, self._config)
         except TypeError as error:
             raise RunError(f"{self.folder}: was begun by another version of this program ({error})") from error
 

@@ -27,7 +27,7 @@ from controllers.policy import Policy, load_policy
 from controllers.spec import PolicyError, PolicySpec
 from sim.motions.detect import Choices
 from sim.motions.importers import import_file
-from sim.robots.g1 import build_model, joint_addresses
+from sim.robots.g1 import build_model, joint_addresses, states_of
 from sim.run import facts, write_json
 from sim.wrap import has_spec, load_foreign, read_spec
 
@@ -116,24 +116,6 @@ def track(policy: Stepper, clip: Clip, robot: G1, physics_hz: float | None = Non
         saturation=saturated / max(kept * substeps, 1),
         qpos=np.reshape(qpos, (kept, -1)),
     )
-
-
-def states_of(clip: Clip, model: mujoco.MjModel, robot: G1, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The motion as qpos (N, nq) and qvel (N, nv) of that model; joints that the clip does not have are at zero."""
-    unknown = [name for name in clip.joint_names if name not in robot.joint_names]
-    still = [name for name in unknown if not clip.joint_position[:, clip.joint_names.index(name)].any()]
-    if set(unknown) - set(still):
-        raise ValueError(f"the motion moves {sorted(set(unknown) - set(still))}, which {robot.name} does not have")
-    shared = [index for index, name in enumerate(clip.joint_names) if name in robot.joint_names]
-    qpos_at, dof_at = joint_addresses(model, tuple(clip.joint_names[index] for index in shared))
-    at = clip.at(times)
-    qpos, qvel = np.zeros((len(times), model.nq)), np.zeros((len(times), model.nv))
-    qpos[:, :3], qpos[:, 3:7], qpos[:, qpos_at] = at.root_position, at.root_quaternion, at.joint_position[:, shared]
-    qvel[:, :3], qvel[:, dof_at] = at.root_linear_velocity, at.joint_velocity[:, shared]
-    for row, angular_velocity_w in enumerate(at.root_angular_velocity):  # MuJoCo wants it in the body frame
-        inverse = at.root_quaternion[row] * np.array([1.0, -1.0, -1.0, -1.0])
-        mujoco.mju_rotVecQuat(qvel[row, 3:6], angular_velocity_w, inverse)
-    return qpos, qvel
 
 
 def errors(flown: Flown, control_hz: float) -> dict[str, float | None]:

@@ -15,7 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from controllers.evidence import KEY, make_evidence
 from controllers.files import write_atomically
+from controllers.g1 import revision
 from controllers.policy import GOLDEN_STEPS, Policy, encode_golden, load_policy, open_session
 from controllers.spec import PolicyError, PolicySpec
 
@@ -95,7 +97,10 @@ def _wrapped(path: Path, spec: PolicySpec) -> onnx.ModelProto:
 
     count = sum(int(numpy_helper.to_array(tensor).size) for tensor in model.graph.initializer)
     spec = dataclasses.replace(spec, parameter_count=count)
-    helper.set_model_props(model, {"policy_spec": spec.to_json(), "golden": encode_golden(obs, actions)})
+    properties = {"policy_spec": spec.to_json(), "golden": encode_golden(obs, actions)}
+    if spec.joints is not None:
+        properties[KEY] = make_evidence(spec, revision(spec.robot)).to_json()
+    helper.set_model_props(model, properties)
     return model
 
 

@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 
 from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, SOLE_RADIUS, Axis, GainRecipe, default_pose, gains
+from controllers.motion import Clip
 
 from .g1_shapes import SHAPES, Shape, excluded_pairs
 
@@ -37,6 +38,7 @@ def build_spec(
     damping: np.ndarray | None = None,
     timestep: float = PHYSICS_STEP,
     floor: bool = True,
+    scenery: bool = True,
 ) -> mujoco.MjSpec:
     """The robot on a floor, ready to compile; qpos is root position, root quaternion (wxyz), then the joints in order.
 
@@ -46,7 +48,8 @@ def build_spec(
         stiffness: Gains in their place [Nm/rad], (joints,).
         damping: The same for damping [Nm s/rad], (joints,).
         timestep: Physics step [s].
-        floor: Whether there is one, with lights and a sky; leave it out to put the robot into another scene.
+        floor: Whether there is one; leave it out to put the robot into another scene.
+        scenery: Whether the floor has a pattern, lights and a sky; two megabytes that only a picture needs.
     """
     recipe_stiffness, recipe_damping = gains(robot, recipe)
     stiffness = recipe_stiffness if stiffness is None else np.asarray(stiffness, dtype=float)
@@ -77,7 +80,17 @@ def build_spec(
         )
         actuator.set_to_position(kp=float(kp), kv=float(kd))
     if floor:
-        _add_scene(spec)
+        if scenery:
+            _add_scenery(spec)
+        spec.worldbody.add_geom(
+            name="floor",
+            type=mujoco.mjtGeom.mjGEOM_PLANE,
+            size=[0, 0, 0.05],
+            contype=_FLOOR_BITS[0],
+            conaffinity=_FLOOR_BITS[1],
+            friction=[FRICTION, 0.005, 0.0001],
+            **({"material": "floor"} if scenery else {}),
+        )
     return spec
 
 
@@ -108,6 +121,24 @@ def standing(model: mujoco.MjModel, robot: G1, pose: str = "upright") -> np.ndar
     mujoco.mj_kinematics(model, data)
     qpos[2] = -sole_heights(model, data).min()
     return qpos
+
+
+def states_of(clip: Clip, model: mujoco.MjModel, robot: G1, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The motion as qpos (N, nq) and qvel (N, nv) of that model; joints that the clip does not have are at zero."""
+    unknown = [name for name in clip.joint_names if name not in robot.joint_names]
+    still = [name for name in unknown if not clip.joint_position[:, clip.joint_names.index(name)].any()]
+    if set(unknown) - set(still):
+        raise ValueError(f"the motion moves {sorted(set(unknown) - set(still))}, which {robot.name} does not have")
+    shared = [index for index, name in enumerate(clip.joint_names) if name in robot.joint_names]
+    qpos_at, dof_at = joint_addresses(model, tuple(clip.joint_names[index] for index in shared))
+    at = clip.at(times)
+    qpos, qvel = np.zeros((len(times), model.nq)), np.zeros((len(times), model.nv))
+    qpos[:, :3], qpos[:, 3:7], qpos[:, qpos_at] = at.root_position, at.root_quaternion, at.joint_position[:, shared]
+    qvel[:, :3], qvel[:, dof_at] = at.root_linear_velocity, at.joint_velocity[:, shared]
+    for row, angular_velocity_w in enumerate(at.root_angular_velocity):  # MuJoCo wants it in the body frame
+        inverse = at.root_quaternion[row] * np.array([1.0, -1.0, -1.0, -1.0])
+        mujoco.mju_rotVecQuat(qvel[row, 3:6], angular_velocity_w, inverse)
+    return qpos, qvel
 
 
 def sole_geoms(model: mujoco.MjModel) -> np.ndarray:
@@ -181,8 +212,8 @@ def _add_shape(spec: mujoco.MjSpec, shape: Shape) -> None:
     )
 
 
-def _add_scene(spec: mujoco.MjSpec) -> None:
-    """A chequered floor, two lights and a sky."""
+def _add_scenery(spec: mujoco.MjSpec) -> None:
+    """A pattern for the floor, two lights and a sky."""
     spec.add_texture(
         name="sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
@@ -205,15 +236,6 @@ def _add_scene(spec: mujoco.MjSpec) -> None:
     )
     floor = spec.add_material(name="floor", texrepeat=[2, 2], texuniform=True, reflectance=0.05)
     floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "tiles"
-    spec.worldbody.add_geom(
-        name="floor",
-        type=mujoco.mjtGeom.mjGEOM_PLANE,
-        size=[0, 0, 0.05],
-        material="floor",
-        contype=_FLOOR_BITS[0],
-        conaffinity=_FLOOR_BITS[1],
-        friction=[FRICTION, 0.005, 0.0001],
-    )
     spec.worldbody.add_light(
         name="sun", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=[-0.4, 0.3, -1], diffuse=[0.7, 0.7, 0.7]
     )

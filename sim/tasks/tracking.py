@@ -1,0 +1,593 @@
+"""Many simulated G1s that follow motions: the environment in which tracking policies learn and are judged.
+
+One control step: actions become joint targets, late by each world's delay; the engine moves the robots; rewards compare
+the state after the step with the motion at the same time; robots that are lost, or whose motion has ended, begin anew;
+policies observe the measured state (late, biased, noisy) and the motion one control step ahead. So a robot that is
+exactly where its motion is has error zero at every step, at its start too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.motion import Clip
+from controllers.observation import JointState, MotionSample, Observer
+from controllers.rotation_vectors import from_vector
+from controllers.rotations import conjugate, from_axis_angle, multiply, rotate, to_matrix, yaw
+from controllers.spec import PolicySpec
+from sim.backends.engine import Engine
+from sim.randomize import NOISE, START, Worlds, sample
+from sim.robots.g1_kinematics import Bodies, Kinematics
+from sim.tasks import rewards
+from sim.tasks.motion_table import make_table
+from sim.tasks.tracking_config import ASAP_NOISE, Ramp, TrackingConfig
+
+Array = NDArray[np.floating]
+
+TRACKED = (  # bodies of the rewards of `realign`: BeyondMimic's, with the hands in place of the wrists
+    "pelvis",
+    *(f"{side}_{body}" for side in ("left", "right") for body in ("hip_roll_link", "knee_link", "ankle_roll_link")),
+    "torso_link",
+    *(f"{side}_{body}" for side in ("left", "right") for body in ("shoulder_roll_link", "elbow_link", "hand")),
+)
+ENDS = ("left_ankle_roll_link", "right_ankle_roll_link", "left_hand", "right_hand", "torso_link")
+ANCHOR = "torso_link"
+BIN = 25  # control steps per bin of the failures
+FORGET = 0.999  # share of a bin's failures that is left after a step in which an episode ended
+SMOOTH = 1e4  # episodes that the running mean of their length goes over (ASAP)
+SHORT, LONG = 40, 42  # [control steps] mean lengths between which curricula rest (ASAP)
+
+
+@dataclass
+class Step:
+    """Everything that rewards may depend on, after one control step of N robots."""
+
+    task: Tracking
+    found: Bodies
+    wanted: Bodies
+    qpos: Array
+    qvel: Array
+    wanted_qpos: Array
+    wanted_qvel: Array
+    torque: Array  # of the joint controllers in this state [Nm], (N, J)
+    action: Array
+    previous_action: Array
+
+    @cached_property
+    def aligned_position(self) -> Array:
+        """Where the tracked bodies should be, the motion moved to the anchor's place and heading, (N, tracked, 3)."""
+        task, anchor = self.task, self.task.anchor
+        here, there = self.found.position[:, anchor], self.wanted.position[:, anchor]
+        relative = self.wanted.position[:, task.tracked] - there[:, None]
+        place = np.concatenate([here[:, :2], there[:, 2:]], axis=1)
+        return place[:, None] + rotate(self._heading[:, None], relative)
+
+    @cached_property
+    def aligned_quaternion(self) -> Array:
+        """Their attitude, (N, tracked, 4)."""
+        return multiply(self._heading[:, None], self.wanted.quaternion[:, self.task.tracked])
+
+    @cached_property
+    def _heading(self) -> Array:
+        anchor = self.task.anchor
+        turn = multiply(self.found.quaternion[:, anchor], conjugate(self.wanted.quaternion[:, anchor]))
+        return from_axis_angle([0.0, 0.0, 1.0], yaw(turn))
+
+    @cached_property
+    def soles(self) -> tuple[Array, Array]:
+        return self.task.kinematics.soles(self.found)
+
+    def world(self, which: NDArray[np.integer]) -> Array:
+        """Squared error per component of those points in the world, (N, points)."""
+        return rewards.squared_distance(self.found.position[:, which], self.wanted.position[:, which]) / 3
+
+    @cached_property
+    def distance(self) -> Array:
+        """Of all points from the motion's [m], (N, points): the paper's 27."""
+        points = self.task.points
+        return np.sqrt(rewards.squared_distance(self.found.position[:, points], self.wanted.position[:, points]))
+
+
+TERMS: dict[str, Callable[[Step], Array]] = {
+    "anchor_position": lambda s: rewards.closeness(s.world(s.task.anchors) * 3, 0.3),
+    "anchor_orientation": lambda s: rewards.closeness(
+        rewards.angle_between(s.found.quaternion[:, s.task.anchor], s.wanted.quaternion[:, s.task.anchor]) ** 2, 0.4
+    ),
+    "body_position": lambda s: rewards.closeness(
+        rewards.squared_distance(s.found.position[:, s.task.tracked], s.aligned_position), 0.2
+    ),
+    "fine_position": lambda s: rewards.closeness(
+        rewards.squared_distance(s.found.position[:, s.task.tracked], s.aligned_position), 0.06
+    ),
+    "body_orientation": lambda s: rewards.closeness(
+        rewards.angle_between(s.found.quaternion[:, s.task.tracked], s.aligned_quaternion) ** 2, 0.4
+    ),
+    "body_velocity": lambda s: rewards.closeness(
+        rewards.squared_distance(
+            s.found.linear_velocity[:, s.task.tracked], s.wanted.linear_velocity[:, s.task.tracked]
+        ),
+        1.0,
+    ),
+    "body_turning": lambda s: rewards.closeness(
+        rewards.squared_distance(
+            s.found.angular_velocity[:, s.task.tracked], s.wanted.angular_velocity[:, s.task.tracked]
+        ),
+        3.14,
+    ),
+    "upper_position": lambda s: rewards.closeness(s.world(s.task.upper), 0.03**0.5),
+    "lower_position": lambda s: rewards.closeness(s.world(s.task.lower), 0.1**0.5),
+    "three_points": lambda s: rewards.closeness(s.world(s.task.hands_and_head), 0.03**0.5),
+    "feet_position": lambda s: rewards.closeness(s.world(s.task.kinematics.feet), 0.03**0.5),
+    "world_orientation": lambda s: rewards.closeness(
+        rewards.angle_between(s.found.quaternion[:, s.task.points], s.wanted.quaternion[:, s.task.points]) ** 2, 1.0
+    ),
+    "world_velocity": lambda s: rewards.closeness(
+        (s.found.linear_velocity[:, s.task.points] - s.wanted.linear_velocity[:, s.task.points]) ** 2, 1.0
+    ),
+    "world_turning": lambda s: rewards.closeness(
+        (s.found.angular_velocity[:, s.task.points] - s.wanted.angular_velocity[:, s.task.points]) ** 2, 1.0
+    ),
+    "joint_position": lambda s: rewards.closeness((s.qpos[:, 7:] - s.wanted_qpos[:, 7:]) ** 2, 1.0),
+    "joint_velocity": lambda s: rewards.closeness((s.qvel[:, 6:] - s.wanted_qvel[:, 6:]) ** 2, 1.0),
+}
+PENALTIES: dict[str, Callable[[Step], Array]] = {
+    "action_change": lambda s: rewards.change(s.action, s.previous_action),
+    "joint_limit": lambda s: rewards.beyond(s.qpos[:, 7:], *s.task.soft_range()),
+    "speed_limit": lambda s: (np.abs(s.qvel[:, 6:]) - s.task.soft * s.task.speed_limit).clip(0, 1).sum(axis=1),
+    "torque_limit": lambda s: (np.abs(s.torque) - s.task.soft * s.task.torque_limit).clip(0, 1).sum(axis=1),
+    "torque": lambda s: rewards.squared_distance(s.torque, np.zeros(1)),
+    "slip": lambda s: rewards.slip(s.soles[0] < 0.0, s.soles[1]),
+    "feet_orientation": lambda s: rewards.foot_tilt(s.found.quaternion[:, s.task.kinematics.feet]),
+    "feet_heading": lambda s: np.abs(
+        _wrapped(yaw(s.found.quaternion[:, s.task.kinematics.feet]) - yaw(s.qpos[:, None, 3:7]))
+    ).sum(axis=1),
+}
+
+
+def _wrapped(angle: Array) -> Array:
+    """In [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+class Tracking:
+    """N robots that follow motions. `observe` after the start; then `step` as often as you like."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        clips: Sequence[Clip],
+        config: TrackingConfig,
+        spec: PolicySpec,
+        seed: int,
+        from_start: bool = False,
+    ) -> None:
+        """
+        Args:
+            engine: The robots.
+            clips: The motions; every episode follows one of them.
+            config: The task.
+            spec: Of the policy: `tracking_spec`, or that of a policy to be judged.
+            seed: Of starts, worlds, noise and pushes.
+            from_start: Begin each episode with the motion's first state instead of anywhere in it.
+        """
+        self.engine, self.config, self.spec = engine, config.check(), spec
+        self.count, self.from_start = engine.count, from_start
+        robot = engine.robot
+        self.kinematics = Kinematics(robot)
+        self.table = make_table(clips, robot, config.control_step, config.rest)
+        names = self.kinematics.names
+        self.tracked = np.array([names.index(name) for name in TRACKED])
+        self.ends = np.array([names.index(name) for name in ENDS])
+        self.anchor = names.index(ANCHOR)
+        self.anchors = np.array([self.anchor])
+        self.points = np.array([index for index, name in enumerate(names) if "wrist" not in name])
+        arm = ("shoulder", "elbow", "hand", "head")
+        self.upper = np.array([i for i in self.points if any(word in names[i] for word in arm)])
+        self.lower = np.array([i for i in self.points if i not in self.upper])
+        self.hands_and_head = np.array([names.index(name) for name in ("left_hand", "right_hand", "head")])
+        self.lower_limit = np.array([joint.lower for joint in robot.joints])
+        self.upper_limit = np.array([joint.upper for joint in robot.joints])
+        self.speed_limit = np.array([joint.speed_limit for joint in robot.joints])
+        self.torque_limit = robot.torque_limit
+
+        assert spec.joints is not None
+        self._seen = robot.joint_indices(spec.joints.names)
+        self._gains = np.array(spec.joints.stiffness), np.array(spec.joints.damping)
+        moving = self.table.moving * self.table.step
+        self.observer = Observer(spec, self.count, np.full(self.count, moving[0]))
+        self._moving = moving
+        if config.observation == "asap":  # the critic's, of the true state
+            self._critic = Observer(spec, self.count, np.full(self.count, moving[0]))
+            self._velocity_history = np.zeros((self.count, 5, 3))
+        self._noise = ASAP_NOISE if config.observation == "asap" else NOISE
+        self._rng = np.random.default_rng(seed)
+        self._bins = np.concatenate([[0], np.cumsum(-(-self.table.length // BIN))])
+        self.failures = np.zeros(self._bins[-1])
+        self._mean_length = 0.0
+        self.ramps = {"penalty": config.penalty, "lost_distance": config.lost_distance, "soft": config.soft_limit}
+        self.level = {name: ramp.start for name, ramp in self.ramps.items()}
+
+        self.clip = np.zeros(self.count, dtype=np.int64)
+        self.at = np.zeros(self.count, dtype=np.int64)  # control steps since the motion began
+        self.begun = np.zeros(self.count, dtype=np.int64)  # `at` when the episode began
+        self._targets = np.zeros((self.count, len(robot.joints)))
+        self._action = np.zeros((self.count, spec.action_size))
+        self._push_in = np.zeros(self.count, dtype=np.int64)
+        self.worlds: Worlds = sample(self._rng, self.count, robot, config.spread)
+        self.reset(np.arange(self.count))
+
+    @property
+    def soft(self) -> float:
+        """Share of the limits within which nothing is paid."""
+        return self.level["soft"]
+
+    def soft_range(self) -> tuple[Array, Array]:
+        """Of the joints [rad], (J,) each."""
+        middle, half = (self.upper_limit + self.lower_limit) / 2, (self.upper_limit - self.lower_limit) / 2
+        return middle - self.soft * half, middle + self.soft * half
+
+    def rows(self) -> NDArray[np.integer]:
+        """Where the robots should be now, as rows of the table."""
+        return self.table.rows(self.clip, self.at)
+
+    def reset(self, which: NDArray[np.integer]) -> None:
+        """Begin new episodes of those robots, in new worlds."""
+        if not len(which):
+            return
+        rng, table = self._rng, self.table
+        worlds = sample(rng, len(which), self.engine.robot, self.config.spread)
+        self.worlds.put(which, worlds)
+        self.engine.vary(which, worlds)
+        self.clip[which], self.at[which] = self._starts(len(which))
+        self.begun[which] = self.at[which]
+        rows = table.rows(self.clip[which], self.at[which])
+        qpos, qvel = self._first_state(rows)
+        self.engine.set_state(which, qpos, qvel)
+        self._targets[which] = qpos[:, 7:]
+        self._action[which] = self.spec.action.reset_value
+        self._push_in[which] = self._next_push(len(which))
+        fresh = np.zeros(self.count, dtype=bool)
+        fresh[which] = True
+        self._durations(self.observer)
+        self.observer.reset(fresh)
+        if self.config.observation == "asap":
+            self._durations(self._critic)
+            self._critic.reset(fresh)
+            self._velocity_history[which] = 0.0
+
+    def step(self, action: Array) -> tuple[dict[str, NDArray[np.float32]], Array, NDArray[np.bool_], dict[str, Any]]:
+        """Act for one control step.
+
+        Args:
+            action: Of the policy, (N, actions).
+
+        Returns:
+            The next observations (`actor` and `critic`), rewards (N,), which episodes ended (N,), and facts of this
+            step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite), `terms` (each reward
+            per second, (N,)), `distance` (N, points) and the `Step` itself.
+        """
+        config, engine = self.config, self.engine
+        targets = np.array(self._targets)
+        previous, self._action = self._action, np.clip(action, *self.spec.action.clip)
+        targets[:, self._seen] = self.observer.targets(action)
+        late = np.rint(self.worlds.action_delay / config.physics_step).astype(int)
+        is_new = np.arange(config.substeps) >= late[:, None]  # (N, substeps)
+        engine.step(np.where(is_new[..., None], targets[:, None], self._targets[:, None]))
+        self._targets = targets
+        self.at += 1
+
+        rows = self.rows()
+        broken = ~(np.isfinite(engine.qpos).all(axis=1) & np.isfinite(engine.qvel).all(axis=1))
+        if broken.any():  # whoever stops a robot wants to know why; the state before is in `last_good`
+            bad = np.flatnonzero(broken)
+            engine.set_state(bad, self.table.qpos[rows[bad]], self.table.qvel[rows[bad]])
+        now = self._judge(rows, previous)
+        terms = {name: term(now) for name, term in TERMS.items() if getattr(config.weights, name)}
+        paid = sum(getattr(config.weights, name) * value for name, value in terms.items())
+        penalties = {name: term(now) for name, term in PENALTIES.items() if getattr(config.weights, name)}
+        owed = sum(getattr(config.weights, name) * value for name, value in penalties.items())
+        lost = self._lost(now) | broken
+        timeout = (self.at >= self.table.length[self.clip] - 1) & ~lost
+        reward = config.control_step * (paid + self.level["penalty"] * owed) + config.weights.termination * lost
+        reward = np.where(broken, config.weights.termination, reward)
+        done = lost | timeout
+        info: dict[str, Any] = {
+            "timeout": timeout,
+            "lost": lost,
+            "broken": broken,
+            "terms": terms | penalties,
+            "distance": now.distance,
+            "step": now,
+            "length": self.at - self.begun,
+            "clip": self.clip.copy(),
+            "at": self.at.copy(),
+        }
+        self._learn_from(done, lost)
+        self._push(done)
+        self.reset(np.flatnonzero(done))
+        return self.observe(), reward, done, info
+
+    def observe(self) -> dict[str, NDArray[np.float32]]:
+        """What actor and critic see now; the actor's is measured, the critic's is true."""
+        times = self.at * self.table.step
+        actor = self.observer.observe(self._measured(), times, self._motions)
+        if self.config.observation == "asap":
+            return {"actor": actor, "critic": self._asap_critic(times)}
+        return {"actor": actor, "critic": self._privileged()}
+
+    # --- what happens within a step
+
+    def _judge(self, rows: NDArray[np.integer], previous: Array) -> Step:
+        engine, table = self.engine, self.table
+        wanted = Bodies(*(getattr(table.bodies, field.name)[rows] for field in dataclasses.fields(Bodies)))
+        stiffness, damping = self._gains
+        seen = self._seen
+        torque = np.zeros((self.count, len(self.torque_limit)))
+        torque[:, seen] = stiffness * (self._targets[:, seen] - engine.qpos[:, 7:][:, seen])
+        torque[:, seen] -= damping * engine.qvel[:, 6:][:, seen]
+        return Step(
+            task=self,
+            found=self.kinematics.of(engine.qpos, engine.qvel),
+            wanted=wanted,
+            qpos=engine.qpos,
+            qvel=engine.qvel,
+            wanted_qpos=table.qpos[rows],
+            wanted_qvel=table.qvel[rows],
+            torque=np.clip(torque, -self.torque_limit, self.torque_limit),
+            action=self._action,
+            previous_action=previous,
+        )
+
+    def _lost(self, now: Step) -> NDArray[np.bool_]:
+        config = self.config
+        down = np.array([0.0, 0.0, -1.0])
+        found = rotate(conjugate(now.qpos[:, 3:7]), down)
+        if config.observation == "asap":
+            tilted = (np.abs(found[:, :2]) > np.sin(config.lost_angle)).any(axis=1)
+            return tilted | (now.distance > self.level["lost_distance"]).any(axis=1)
+        wanted = rotate(conjugate(now.wanted_qpos[:, 3:7]), down)
+        tilted = np.einsum("ni,ni->n", found, wanted) < np.cos(config.lost_angle)
+        height = np.abs(now.found.position[:, self.ends, 2] - now.wanted.position[:, self.ends, 2])
+        far = now.distance.mean(axis=1) > self.level["lost_distance"]
+        return tilted | far | (height > config.lost_height).any(axis=1)
+
+    def _starts(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Clip and step at which new episodes begin: often where episodes failed, or half a second before."""
+        rng, length = self._rng, self.table.length
+        if self.from_start:
+            return rng.integers(len(length), size=count), np.zeros(count, dtype=np.int64)
+        bins = len(self.failures)
+        chance = np.full(bins, 1.0 / bins)
+        if self.failures.any():
+            spread = self.failures / self.failures.sum()
+            before = np.zeros(bins)
+            np.add.at(before, np.maximum(np.arange(bins) - 1, 0), 0.5 * spread)
+            chance = self.config.uniform * chance + (1 - self.config.uniform) * (before + 0.5 * spread)
+        place = rng.choice(bins, size=count, p=chance / chance.sum())
+        clip = np.searchsorted(self._bins, place, side="right") - 1
+        step = (place - self._bins[clip]) * BIN + rng.integers(BIN, size=count)
+        return clip, np.minimum(step, np.maximum(length[clip] - 10, 0))
+
+    def _first_state(self, rows: NDArray[np.integer]) -> tuple[Array, Array]:
+        """The motion's states, a little off, with the lower sole where it belongs: on the floor, or as high as the
+        motion has it."""
+        rng, factor, table = self._rng, self.config.spread.start, self.table
+        qpos, qvel = table.qpos[rows].copy(), table.qvel[rows].copy()
+        if factor:
+
+            def off(name: str, *shape: int) -> Array:
+                return factor * START[name] * rng.uniform(-1, 1, (len(rows), *shape))
+
+            turn = np.concatenate([off("tilt", 2), np.zeros((len(rows), 1))], axis=1)
+            qpos[:, 3:7] = multiply(qpos[:, 3:7], from_vector(turn))
+            qpos[:, 7:] = np.clip(
+                qpos[:, 7:] + off("joint_position", qpos.shape[1] - 7), self.lower_limit, self.upper_limit
+            )
+            qvel[:, :3] += off("linear_velocity", 3)
+            qvel[:, 3:6] += off("angular_velocity", 3)
+            qvel[:, 6:] += off("joint_velocity", qvel.shape[1] - 6)
+        lowest = self.kinematics.soles(self.kinematics.of(qpos, qvel))[0].reshape(len(rows), -1).min(axis=1)
+        if factor:
+            qpos[:, 2] += np.maximum(table.sole_height[rows], 0.0) - lowest
+        return qpos, qvel
+
+    def _learn_from(self, done: NDArray[np.bool_], lost: NDArray[np.bool_]) -> None:
+        """Remember where episodes failed and how long they were."""
+        if not done.any():
+            return
+        bins = self._bins[self.clip[lost]] + np.minimum(self.at[lost], self.table.length[self.clip[lost]] - 1) // BIN
+        self.failures *= FORGET
+        np.add.at(self.failures, bins, 1.0)
+        ended = int(done.sum())
+        share = min(ended / SMOOTH, 1.0)
+        self._mean_length += share * (float((self.at - self.begun)[done].mean()) - self._mean_length)
+        direction = 1 if self._mean_length > LONG else -1 if self._mean_length < SHORT else 0
+        for name, ramp in self.ramps.items():
+            self.level[name] = _ramped(self.level[name], ramp, direction)
+
+    def _push(self, done: NDArray[np.bool_]) -> None:
+        spread, engine, rng = self.config.spread, self.engine, self._rng
+        self._push_in -= 1
+        which = np.flatnonzero((self._push_in <= 0) & ~done)
+        if not len(which) or not (spread.push_speed or spread.push_turn):
+            return
+        qvel = engine.qvel[which].copy()
+        direction = rng.uniform(0, 2 * np.pi, len(which))
+        speed = spread.push_speed * np.sqrt(rng.random(len(which)))
+        qvel[:, 0] += speed * np.cos(direction)
+        qvel[:, 1] += speed * np.sin(direction)
+        qvel[:, 3:6] += rng.uniform(-spread.push_turn, spread.push_turn, (len(which), 3))
+        engine.set_state(which, engine.qpos[which].copy(), qvel)
+        self._push_in[which] = self._next_push(len(which))
+
+    def _next_push(self, count: int) -> NDArray[np.int64]:
+        period = self._rng.uniform(*self.config.spread.push_period, count)
+        return np.maximum(np.rint(period / self.config.control_step), 1).astype(np.int64)
+
+    # --- what is observed
+
+    def _durations(self, observer: Observer) -> None:
+        if self.spec.motion is not None and self.spec.motion.duration is None:
+            observer.duration = (self._moving[self.clip]).astype(float)
+
+    def _motions(self, times: Array) -> MotionSample:
+        steps = np.rint(times / self.table.step).astype(np.int64)
+        motion = self.table.sample(self.table.rows(self.clip, steps))
+        return dataclasses.replace(
+            motion,
+            joint_position=motion.joint_position[:, self._seen],
+            joint_velocity=motion.joint_velocity[:, self._seen],
+        )
+
+    def _measured(self) -> JointState:
+        """The state as sensors report it."""
+        engine, worlds, rng, spread = self.engine, self.worlds, self._rng, self.config.spread
+        late = np.rint(worlds.sensor_delay / self.config.physics_step).astype(int)
+        at = np.maximum(engine.qpos_path.shape[1] - 1 - late, 0)
+        robots = np.arange(self.count)
+        qpos, qvel = engine.qpos_path[robots, at], engine.qvel_path[robots, at]
+
+        def noise(name: str, *shape: int) -> Array | float:
+            if not spread.noise:
+                return 0.0
+            return spread.noise * self._noise[name] * rng.uniform(-1, 1, (self.count, *shape))
+
+        joints = len(self._seen)
+        turn = worlds.attitude_bias.copy()
+        turn[:, :2] += noise("tilt", 2)
+        heading = from_axis_angle([0.0, 0.0, 1.0], turn[:, 2])
+        tilt = from_vector(np.concatenate([turn[:, :2], np.zeros((self.count, 1))], axis=1))
+        return JointState(
+            quaternion=multiply(heading, multiply(qpos[:, 3:7], tilt)),
+            angular_velocity_b=qvel[:, 3:6] + noise("angular_velocity", 3),
+            joint_position=qpos[:, 7:][:, self._seen]
+            + worlds.joint_bias[:, self._seen]
+            + noise("joint_position", joints),
+            joint_velocity=qvel[:, 6:][:, self._seen] + noise("joint_velocity", joints),
+        )
+
+    def _privileged(self) -> NDArray[np.float32]:
+        """What only a simulator knows, for the critic of `realign`."""
+        engine, worlds = self.engine, self.worlds
+        rows = self.table.rows(self.clip, self.at + 1)
+        found = self.kinematics.of(engine.qpos, engine.qvel)
+        root, turn = found.position[:, :1], conjugate(engine.qpos[:, None, 3:7])
+        wanted = self.table.bodies.position[rows][:, self.tracked]
+        wanted_velocity = self.table.bodies.linear_velocity[rows][:, self.tracked]
+        local = np.concatenate(
+            [
+                found.position[:, self.tracked] - root,
+                wanted - found.position[:, self.tracked],
+                found.linear_velocity[:, self.tracked],
+                wanted_velocity,
+            ],
+            axis=1,
+        )
+        attitude = multiply(turn[:, 0], self.table.qpos[rows, 3:7])
+        sole_height = self.kinematics.soles(found)[0].min(axis=2)
+        length = self.table.length[self.clip]
+        parts = [
+            rotate(turn, local).reshape(self.count, -1),
+            rotate(turn[:, 0], np.array([0.0, 0.0, -1.0])),
+            to_matrix(attitude)[..., :2].reshape(self.count, 6),
+            engine.qvel[:, 3:6],
+            engine.qpos[:, 2:3],
+            engine.qpos[:, 7:],
+            engine.qvel[:, 6:],
+            self.table.qpos[rows, 7:] - engine.qpos[:, 7:],
+            self._action,
+            np.clip(sole_height, -0.02, 0.2) * 10,
+            (self.at / length)[:, None],
+            ((length - self.at) * self.table.step)[:, None],
+            worlds.friction[:, None],
+            worlds.payload[:, None],
+            worlds.action_delay[:, None] * 50,
+            worlds.sensor_delay[:, None] * 50,
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _asap_critic(self, times: Array) -> NDArray[np.float32]:
+        """ASAP's 557: the actor's 380 of the true state, the velocity and its history, and where the points are and
+        should be, in the root's heading."""
+        engine, rows = self.engine, self.table.rows(self.clip, self.at + 1)
+        state = JointState(
+            engine.qpos[:, 3:7],
+            engine.qvel[:, 3:6],
+            engine.qpos[:, 7:][:, self._seen],
+            engine.qvel[:, 6:][:, self._seen],
+        )
+        actor = self._critic.observe(state, times, self._motions)
+        self._critic.targets(self._action)
+        velocity_b = 2.0 * rotate(conjugate(engine.qpos[:, 3:7]), engine.qvel[:, :3])
+        history = self._velocity_history
+        history[:, 1:] = history[:, :-1].copy()
+        history[:, 0] = velocity_b
+        turn = conjugate(from_axis_angle([0.0, 0.0, 1.0], yaw(engine.qpos[:, 3:7])))[:, None]
+        found = self.kinematics.of(engine.qpos, engine.qvel).position[:, self.points]
+        wanted = self.table.bodies.position[rows][:, self.points]
+        parts = [
+            actor,
+            velocity_b,
+            history[:, 1:].reshape(self.count, -1),
+            rotate(turn, wanted - found).reshape(self.count, -1),
+            rotate(turn, wanted - engine.qpos[:, None, :3]).reshape(self.count, -1),
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    # --- to go on after an interruption
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the future depends on, as arrays by name."""
+        found = {f"worlds.{field.name}": getattr(self.worlds, field.name) for field in dataclasses.fields(Worlds)}
+        found |= {
+            "qpos_path": np.array(self.engine.qpos_path),
+            "qvel_path": np.array(self.engine.qvel_path),
+            "failures": self.failures,
+            "clip": self.clip,
+            "at": self.at,
+            "begun": self.begun,
+            "targets": self._targets,
+            "action": self._action,
+            "push_in": self._push_in,
+            "rng": np.array(json.dumps(self._rng.bit_generator.state)),
+            "level": np.array(json.dumps(self.level | {"mean_length": self._mean_length})),
+        }
+        found |= {f"observer.{name}": value for name, value in self.observer.state().items()}
+        if self.config.observation == "asap":
+            found |= {f"critic.{name}": value for name, value in self._critic.state().items()}
+            found["velocity_history"] = self._velocity_history
+        return {name: np.array(value) for name, value in found.items()}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        everyone = np.arange(self.count)
+        names = [field.name for field in dataclasses.fields(Worlds)]
+        self.worlds = Worlds(**{name: arrays[f"worlds.{name}"].copy() for name in names})
+        self.engine.vary(everyone, self.worlds)
+        self.engine.set_state(everyone, arrays["qpos_path"][:, -1], arrays["qvel_path"][:, -1])
+        self.engine.qpos_path[:], self.engine.qvel_path[:] = arrays["qpos_path"], arrays["qvel_path"]
+        self.failures = arrays["failures"].copy()
+        self.clip, self.at, self.begun = (arrays[name].copy() for name in ("clip", "at", "begun"))
+        self._targets, self._action = arrays["targets"].copy(), arrays["action"].copy()
+        self._push_in = arrays["push_in"].copy()
+        self._rng.bit_generator.state = json.loads(str(arrays["rng"]))
+        self.level = json.loads(str(arrays["level"]))
+        self._mean_length = self.level.pop("mean_length")
+        self.observer.restore({name[9:]: value for name, value in arrays.items() if name.startswith("observer.")})
+        self._durations(self.observer)
+        if self.config.observation == "asap":
+            self._critic.restore({name[7:]: value for name, value in arrays.items() if name.startswith("critic.")})
+            self._durations(self._critic)
+            self._velocity_history = arrays["velocity_history"].copy()
+
+
+def _ramped(value: float, ramp: Ramp, direction: int) -> float:
+    return float(np.clip(value * (1 + ramp.rate * direction), ramp.low, ramp.high))

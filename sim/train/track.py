@@ -1,0 +1,355 @@
+"""Trains a policy that tracks motions on the simulated G1, by rsl-rl's PPO.
+
+The loop is ours, the learning is rsl-rl's: rsl-rl's own runner cannot go on exactly where it was interrupted. A
+checkpoint holds networks, optimiser, random generators and the state of every robot, so a run that was killed and
+resumed ends with the same weights as one that was left alone.
+
+One thread learns and all threads simulate: on two hyperthreads a second thread makes torch slower, not faster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import shlex
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from controllers.g1 import gains
+from controllers.motion import Clip, load_clip
+from controllers.spec import PolicySpec, Training
+from sim.backends.mujoco_cpu import MujocoCpu
+from sim.export_mlp import write_mlp
+from sim.run import Run, progress, write_json
+from sim.tasks.tracking import Tracking
+from sim.tasks.tracking_config import TrackingConfig, robot_of, tracking_spec
+
+Array = NDArray[np.floating]
+
+GOLDEN = (64, 2)  # steps and robots of the golden sequences
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """A training."""
+
+    clip: tuple[str, ...] = ()
+    """clip.npz to track; several become one policy that tracks all of them."""
+    task: TrackingConfig = field(default_factory=TrackingConfig)
+    """The task."""
+    robots: int = 512
+    """Robots that are simulated at once."""
+    steps: int = 24
+    """Control steps of each between two updates."""
+    iterations: int = 1000
+    """Updates."""
+    hidden: tuple[int, ...] = (256, 128, 128)
+    """Units of the layers of actor and critic."""
+    epochs: int = 4
+    """Passes over the samples of an update."""
+    batches: int = 4
+    """Parts that the samples are divided into in each pass."""
+    rate: float = 1e-3
+    """Of learning, at the start."""
+    kl: float = 0.01
+    """Change of the policy per update that the rate of learning is adapted to."""
+    gamma: float = 0.97
+    """Discount per control step."""
+    lam: float = 0.95
+    """Of the generalised advantage estimate."""
+    noise: float = 0.4
+    """Standard deviation of the actions at the start."""
+    entropy: float = 0.002
+    """Worth of the actions' entropy."""
+    judged: int = 64
+    """Robots of each judgement."""
+    judge_every: int = 50
+    """Updates between two judgements."""
+    fast: bool = True
+    """Multiply matrices in bfloat16 where the processor can (AMX), which is not exact to the last bit of float32."""
+    seed: int = 0
+
+    def check(self) -> TrackConfig:
+        """Itself, or a ValueError that names the setting."""
+        if not self.clip:
+            raise ValueError("clip is missing; allowed: one clip.npz or more (`sim motions import` makes them)")
+        for name in ("robots", "steps", "iterations", "epochs", "batches", "judged", "judge_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
+        self.task.check()
+        return self
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How well robots tracked a motion from its start, in random worlds."""
+
+    success: float
+    """Share that was never lost."""
+    e_g: float
+    """Mean distance of the points from the motion while it was tracked [mm]."""
+    e_mpjpe: float
+    """The same relative to the pelvis [mm]."""
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Better is larger."""
+        return (self.success, -self.e_mpjpe)
+
+
+class Learner:
+    """rsl-rl's PPO on a tracking task."""
+
+    def __init__(self, config: TrackConfig, task: Tracking) -> None:
+        import torch
+        from rsl_rl.algorithms import PPO
+        from rsl_rl.models import MLPModel
+        from rsl_rl.storage import RolloutStorage
+        from tensordict import TensorDict
+
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision("medium" if config.fast else "highest")
+        torch.manual_seed(config.seed)
+        self.torch, self._dict = torch, TensorDict
+        self.config, self.task = config, task
+        self.seen = self._tensors(task.observe())
+        groups = {"actor": ["actor"], "critic": ["critic"]}
+        normal = {"class_name": "GaussianDistribution", "init_std": config.noise, "std_type": "log"}
+        hidden = list(config.hidden)
+        actor = MLPModel(self.seen, groups, "actor", task.spec.action_size, hidden, "elu", True, normal)
+        critic = MLPModel(self.seen, groups, "critic", 1, hidden, "elu", True)
+        with torch.no_grad():  # begin with the motion itself: the first policy answers almost nothing
+            last = [module for module in actor.mlp.modules() if isinstance(module, torch.nn.Linear)][-1]
+            last.weight.mul_(0.01)
+            last.bias.zero_()
+        storage = RolloutStorage("rl", task.count, config.steps, self.seen, [task.spec.action_size], "cpu")
+        self.ppo = PPO(
+            actor,
+            critic,
+            storage,
+            num_learning_epochs=config.epochs,
+            num_mini_batches=config.batches,
+            learning_rate=config.rate,
+            desired_kl=config.kl,
+            gamma=config.gamma,
+            lam=config.lam,
+            entropy_coef=config.entropy,
+        )
+        self.ppo.train_mode()
+
+    def _tensors(self, seen: dict[str, NDArray[np.float32]]) -> Any:
+        arrays = {name: self.torch.from_numpy(value) for name, value in seen.items()}
+        return self._dict(arrays, batch_size=self.task.count)  # type: ignore[arg-type]
+
+    def iterate(self) -> dict[str, float]:
+        """Collect, learn, and say how it went."""
+        torch, task = self.torch, self.task
+        total: dict[str, float] = {}
+        ended = lost = 0
+        lengths: list[float] = []
+        distance = reward_sum = broken = 0.0
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(self.config.steps):
+                actions = self.ppo.act(self.seen)
+                seen, reward, done, info = task.step(actions.numpy())
+                self.seen = self._tensors(seen)
+                extras = {"time_outs": torch.from_numpy(info["timeout"].astype(np.float32))}
+                self.ppo.process_env_step(
+                    self.seen,
+                    torch.from_numpy(reward.astype(np.float32)),
+                    torch.from_numpy(done.astype(np.float32)),
+                    extras,
+                )
+                for name, value in info["terms"].items():
+                    total[name] = total.get(name, 0.0) + float(value.mean()) / self.config.steps
+                ended, lost = ended + int(done.sum()), lost + int(info["lost"].sum())
+                lengths.extend(info["length"][done].tolist())
+                broken += int(info["broken"].sum())
+                distance += float(info["distance"].mean()) / self.config.steps
+                reward_sum += float(reward.mean()) / self.config.steps
+            self.ppo.compute_returns(self.seen)
+        middle = time.perf_counter()
+        losses = self.ppo.update()
+        end = time.perf_counter()
+        self.seen = self._tensors({name: value.numpy().copy() for name, value in self.seen.items()})
+        return {
+            "reward": reward_sum / task.config.control_step,
+            "distance_mm": 1000 * distance,
+            "lost_per_s": lost / (self.config.steps * task.count * task.config.control_step),
+            "ended": ended,
+            "length": float(np.mean(lengths)) if lengths else 0.0,
+            "broken": broken,
+            "action_std": float(self.ppo.get_policy().output_std.detach().mean()),
+            "rate": self.ppo.learning_rate,
+            "simulating_s": middle - start,
+            "learning_s": end - middle,
+            **{f"term.{name}": value for name, value in total.items()},
+            **{f"level.{name}": value for name, value in task.level.items()},
+            **{f"loss.{name}": float(value) for name, value in losses.items()},
+        }
+
+    def act(self, obs: NDArray[np.float32]) -> Array:
+        """The policy's answers without noise, (N, actions)."""
+        with self.torch.inference_mode():
+            seen = self._dict({"actor": self.torch.from_numpy(obs)}, batch_size=len(obs))  # type: ignore[arg-type]
+            return self.ppo.get_policy()(seen).numpy()
+
+    def network(self) -> tuple[Array, Array, list[tuple[Array, Array]]]:
+        """Mean and width of the observation, and the layers, as `write_mlp` takes them."""
+        actor = self.ppo.get_policy()
+        normal: Any = actor.obs_normalizer
+        linear = [module for module in actor.mlp.modules() if isinstance(module, self.torch.nn.Linear)]
+        layers = [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in linear]
+        return normal.mean.numpy().copy(), (normal.std + normal.eps).numpy().copy(), layers
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Networks, optimiser, generator and what is observed, as arrays by name."""
+        buffer = io.BytesIO()
+        self.torch.save(self.ppo.save(), buffer)
+        found = {"ppo": np.frombuffer(buffer.getvalue(), dtype=np.uint8), "torch": self.torch.get_rng_state().numpy()}
+        found |= {f"seen.{name}": value.numpy() for name, value in self.seen.items()}
+        return found
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`."""
+        saved = self.torch.load(io.BytesIO(arrays["ppo"].tobytes()), weights_only=True)
+        self.ppo.load(saved, None, True)
+        self.torch.set_rng_state(self.torch.from_numpy(arrays["torch"].copy()))
+        self.seen = self._tensors({n[5:]: v.copy() for n, v in arrays.items() if n.startswith("seen.")})
+
+
+def train_tracking(run: Run, config: TrackConfig) -> None:
+    """Train what the run asks for, up to its end; see the module."""
+    clips, digests = load_clips(config.clip)
+    recorded = run.folder / "metrics" / "clips.json"
+    if recorded.exists() and json.loads(recorded.read_text()) != digests:
+        raise ValueError(f"{run.folder}: a clip has changed since the training began; allowed: the files as they were")
+    write_json(recorded, digests)
+    spec = training_spec(run, config, clips, digests)
+    robot = robot_of(config.task)
+    assert spec.joints is not None
+    stiffness, damping = gains(robot, config.task.gains)
+
+    def engine(count: int) -> MujocoCpu:
+        return MujocoCpu(robot, count, stiffness, damping, config.task.physics_step, config.task.substeps)
+
+    task = Tracking(engine(config.robots), clips, config.task, spec, config.seed)
+    learner = Learner(config, task)
+    found = run.restore()
+    best: tuple[float, ...] | None = None
+    begun, seconds = 0, 0.0
+    if found is not None:
+        facts, arrays = found
+        begun, seconds = facts["iteration"], facts["seconds"]
+        best = tuple(facts["best"]) if facts["best"] else None
+        task.restore({name[5:]: value for name, value in arrays.items() if name.startswith("task.")})
+        learner.restore({name[8:]: value for name, value in arrays.items() if name.startswith("learner.")})
+
+    with contextlib.ExitStack() as stack:
+        board = stack.enter_context(_board(run.folder, begun))
+        show = stack.enter_context(progress("training", config.iterations, begun, unit="updates"))
+        clock = time.monotonic()
+        for iteration in range(begun, config.iterations):
+            values = learner.iterate()
+            elapsed = seconds + time.monotonic() - clock
+            steps = (iteration + 1) * config.robots * config.steps
+            line: dict[str, Any] = {"iteration": iteration + 1, "steps": steps, "seconds": elapsed, **values}
+            if (iteration + 1) % config.judge_every == 0 or iteration + 1 == config.iterations:
+                seed = 1_000_000 + iteration  # not one that the training has seen
+                judged = judge(learner, Tracking(engine(config.judged), clips, config.task, spec, seed, True))
+                line |= dataclasses.asdict(judged)
+                if best is None or judged.rank >= best:
+                    best = judged.rank
+                    save_policy(run.folder / "policy.onnx", learner, task, spec)
+            run.log(**{name: value for name, value in line.items() if math.isfinite(value)})
+            for name, value in line.items():
+                board.add_scalar(name.replace(".", "/"), value, steps)
+            text = f"reward {values['reward']:.2f}, lost {values['lost_per_s']:.2f}/s, {values['distance_mm']:.0f} mm"
+            show(iteration + 1, text + (f", success {line['success']:.0%}" if "success" in line else ""))
+            if run.due or iteration + 1 == config.iterations:
+                arrays = {f"task.{name}": value for name, value in task.state().items()}
+                arrays |= {f"learner.{name}": value for name, value in learner.state().items()}
+                run.checkpoint({"iteration": iteration + 1, "seconds": elapsed, "best": best}, arrays)
+    task.engine.close()
+
+
+def load_clips(paths: tuple[str, ...]) -> tuple[list[Clip], dict[str, str]]:
+    """The motions in these files, and the files' SHA-256 by path."""
+    clips = [load_clip(Path(path)) for path in paths]
+    return clips, {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+
+
+def training_spec(run: Run, config: TrackConfig, clips: list[Clip], digests: dict[str, str]) -> PolicySpec:
+    """What the policies of this run say about themselves."""
+    facts = json.loads((run.folder / "facts.json").read_text())
+    training = Training(
+        command=shlex.join(["sim", *facts["command"][1:]]),
+        seed=config.seed,
+        git_commit=str(facts["commit"]),
+        versions={name: str(facts[name]) for name in ("python", "numpy", "onnx", "onnxruntime")},
+        machine=str(facts["cpu"]),
+    )
+    if len(clips) > 1:
+        return tracking_spec(config.task, training, None, None, None)
+    path = config.clip[0]
+    return tracking_spec(config.task, training, Path(path).stem, clips[0].duration, digests[path])
+
+
+def judge(learner: Learner, task: Tracking) -> Judgement:
+    """Track from the start with the policy as it is, each robot once, without the policy's noise."""
+    seen = task.observe()
+    alive = np.ones(task.count, dtype=bool)
+    running = np.ones(task.count, dtype=bool)
+    totals, count = np.zeros(2), 0
+    pelvis = task.points[0]
+    for _ in range(int(task.table.length.max())):
+        seen, _, done, info = task.step(learner.act(seen["actor"]))
+        alive &= ~(info["lost"] & running)
+        running &= ~done
+        now = info["step"]
+        found, wanted = now.found.position[:, task.points], now.wanted.position[:, task.points]
+        relative = (found - now.found.position[:, pelvis][:, None]) - (wanted - now.wanted.position[:, pelvis][:, None])
+        if running.any():
+            totals += info["distance"][running].mean(), np.linalg.norm(relative[running], axis=-1).mean()
+            count += 1
+        if not running.any():
+            break
+    e_g, e_mpjpe = 1000 * totals / max(count, 1)
+    task.engine.close()
+    return Judgement(float(alive.mean()), float(e_g), float(e_mpjpe))
+
+
+def save_policy(path: Path, learner: Learner, task: Tracking, spec: PolicySpec) -> None:
+    """Write the policy as it is, with golden sequences of what it saw."""
+    steps, robots = GOLDEN
+    rng = np.random.default_rng(0)
+    seen = learner.seen["actor"].numpy()  # of hundreds of robots, all over the motion
+    rows = rng.integers(len(seen), size=(steps, robots))
+    write_mlp(path, *learner.network(), spec, seen[rows])
+
+
+@contextlib.contextmanager
+def _board(folder: Path, begun: int) -> Any:
+    """TensorBoard's writer; what an interrupted run wrote after its checkpoint is superseded."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=begun or None)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+Preset = Literal["realign", "asap"]
