@@ -144,6 +144,10 @@ class Recorder:
         self._writer.flush()
         self._flushed = time.monotonic()
 
+    def dtype(self, channel: str) -> np.dtype:
+        """Of that channel's records."""
+        return self._dtypes[channel]
+
     def write(self, channel: str, record: np.ndarray, log_time: int, publish_time: int | None = None) -> None:
         """Add one record of that channel's dtype, times in [ns]."""
         if record.dtype != self._dtypes[channel] or record.shape:

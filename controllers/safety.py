@@ -34,6 +34,7 @@ CHECKS = {
     "angular_rate": "of the pelvis [rad/s]",
     "joint_speed": "relative to the joint's limit",
     "joint_position": "angle beyond the joint's range [rad]",
+    "position_jump": "change of a measured angle, relative to what the joint's speed limit allows in that time",
     "target_jump": "change of a joint's target from one action to the next [rad]",
     "torque": "that a target asks for, relative to the joint's limit",
     "temperature": "of a motor [degrees Celsius]",
@@ -90,6 +91,8 @@ class Limits:
     """Of the joint's limit."""
     joint_position: Level = Level(0.0, 0.1)
     """[rad] beyond the range."""
+    position_jump: Level = Level(2.0, 4.0)
+    """Of what the speed limit allows."""
     target_jump: Level = Level(1.0, 2.0)
     """[rad] from one action to the next."""
     torque: Level = Level(1.0, 4.0)
