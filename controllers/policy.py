@@ -24,8 +24,16 @@ GOLDEN_STEPS = 32
 class Policy:
     """One policy, stepped for any number of robots at once; the caller carries the recurrent state."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, spec: PolicySpec) -> None:
-        self.spec = spec
+    def __init__(
+        self, session: onnxruntime.InferenceSession, spec: PolicySpec, golden_robot: str | None = None
+    ) -> None:
+        """
+        Args:
+            session: On the model.
+            spec: What the file says about it.
+            golden_robot: What it shows about the robot around it, for `controllers.evidence`.
+        """
+        self.spec, self.golden_robot = spec, golden_robot
         self._session = session
 
     def reset(self, batch: int) -> np.ndarray:
@@ -84,7 +92,7 @@ def _load_onnx(path: Path) -> Policy:
             raise PolicyError(f"{key} is not in the metadata; allowed: a file that `sim train` wrote")
     spec = PolicySpec.from_json(metadata["policy_spec"])
     _check_shapes(session, spec)
-    policy = Policy(session, spec)
+    policy = Policy(session, spec, metadata.get("golden_robot"))
     _replay(policy, metadata["golden"])
     return policy
 
@@ -135,25 +143,27 @@ def _replay(policy: Policy, golden: str) -> None:
 
 def encode_golden(observations: np.ndarray, actions: np.ndarray) -> str:
     """Golden sequences (steps, sequences, size), which start at the initial state, as JSON text."""
-
-    def pack(array: np.ndarray) -> dict[str, object]:
-        data = base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
-        return {"shape": list(array.shape), "float32": data}
-
-    return json.dumps({"obs": pack(observations), "action": pack(actions)})
+    return json.dumps({"obs": pack_array(observations), "action": pack_array(actions)})
 
 
 def decode_golden(text: str) -> tuple[np.ndarray, np.ndarray]:
     """The observations and actions of `encode_golden`."""
-
-    def unpack(packed: dict) -> np.ndarray:
-        data = np.frombuffer(base64.b64decode(packed["float32"], validate=True), dtype="<f4")
-        return data.reshape(packed["shape"]).astype(np.float32)
-
     try:
         raw = json.loads(text)
-        return unpack(raw["obs"]), unpack(raw["action"])
+        return unpack_array(raw["obs"]), unpack_array(raw["action"])
     except (ValueError, KeyError, TypeError) as error:
         raise PolicyError(
             f"golden cannot be read ({error}); allowed: obs and action, each with shape and base64 float32"
         ) from error
+
+
+def pack_array(array: np.ndarray) -> dict[str, object]:
+    """That array in single precision, as plain JSON."""
+    data = base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
+    return {"shape": list(array.shape), "float32": data}
+
+
+def unpack_array(packed: dict) -> np.ndarray:
+    """The array of `pack_array`. Raises ValueError, KeyError or TypeError for anything else."""
+    data = np.frombuffer(base64.b64decode(packed["float32"], validate=True), dtype="<f4")
+    return data.reshape(packed["shape"]).astype(np.float32)
