@@ -2,6 +2,7 @@
 
 sim train quad-teachers --count 1000 --out runs/teachers
 sim train quad-student --teachers runs/teachers --out runs/student
+sim train g1-track --clip sim/motions/library/squat.npz --out runs/squat
 sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
@@ -171,7 +172,7 @@ def parse(words: list[str]) -> Any:
     loads them."""
     group, rest = words[:1], words[1:] or ["--help"]
     if group == ["train"]:
-        return _choose("sim train", _trainings(), rest)
+        return _choose("sim train", _trainings(_preset(rest) if rest[0] == "g1-track" else "realign"), rest)
     if group == ["eval"]:
         return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound, "g1": EvaluateG1}, rest)
     if group == ["bench"]:
@@ -206,9 +207,23 @@ def _group(description: str) -> Callable[[], None]:
     return group
 
 
-def _trainings() -> dict[str, Any]:
+def _preset(words: list[str]) -> str:
+    """The preset of the tracking task that these words ask for: it decides what the defaults of all others are."""
+    for index, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name == "--preset":
+            return value or (words[index + 1] if index + 1 < len(words) else "")
+    return "realign"
+
+
+def _trainings(preset: str) -> dict[str, Any]:
+    from sim.tasks.tracking_config import PRESETS
     from sim.train.learner import StudentConfig
     from sim.train.teachers import QUICK, TeacherConfig
+    from sim.train.track_config import TrackConfig
+
+    if preset not in PRESETS:
+        raise ValueError(f"--preset is {preset!r}; allowed: {', '.join(PRESETS)}")
 
     def quad_teachers(
         config: TeacherConfig = TeacherConfig(),  # noqa: B008 (frozen)
@@ -242,10 +257,25 @@ def _trainings() -> dict[str, Any]:
         """
         return lambda: _begin("quad-student", config, config.seed, out, threads)
 
-    # Annotations are text in this module, and text is looked up where these two names are not.
+    def g1_track(
+        config: TrackConfig = TrackConfig(task=PRESETS[preset]),  # noqa: B008 (frozen)
+        out: Path = Path("runs/track"),
+        preset: Literal["realign", "asap"] = "realign",
+    ) -> Callable[[], None]:
+        """Train a policy that tracks motions on the simulated G1; needs the extra [train].
+
+        Args:
+            config: The training.
+            out: Run folder to make.
+            preset: Where the settings of the task start from: what we found best, or what the ASAP paper published.
+        """
+        return lambda: _begin("g1-track", config.check(), config.seed, out, None)
+
+    # Annotations are text in this module, and text is looked up where these names are not.
     quad_teachers.__annotations__["config"] = tyro.conf.OmitArgPrefixes[TeacherConfig]
     quad_student.__annotations__["config"] = tyro.conf.OmitArgPrefixes[StudentConfig]
-    return {"quad-teachers": quad_teachers, "quad-student": quad_student}
+    g1_track.__annotations__["config"] = Annotated[TrackConfig, tyro.conf.arg(name="")]  # its parts have equal names
+    return {"quad-teachers": quad_teachers, "quad-student": quad_student, "g1-track": g1_track}
 
 
 def _perform(command: Any) -> None:
@@ -334,8 +364,14 @@ def _continue(run: Run) -> None:
             from sim.train.learner import StudentConfig
 
             train_student(run, run.config(StudentConfig))
+        elif run.kind == "g1-track":
+            from sim.train.track import train_tracking
+            from sim.train.track_config import TrackConfig
+
+            train_tracking(run, run.config(TrackConfig))
         else:
-            raise ValueError(f"{run.folder}: kind {run.kind!r} is not known: allowed are quad-teachers, quad-student")
+            kinds = "quad-teachers, quad-student, g1-track"
+            raise ValueError(f"{run.folder}: kind {run.kind!r} is not known: allowed are {kinds}")
     except KeyboardInterrupt:
         print(f"sim: interrupted; `sim resume {run.folder}` goes on where the last checkpoint is", file=sys.stderr)
         sys.exit(130)

@@ -17,9 +17,9 @@ import json
 import math
 import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,64 +31,13 @@ from sim.backends.mujoco_cpu import MujocoCpu
 from sim.export_mlp import write_mlp
 from sim.run import Run, progress, write_json
 from sim.tasks.tracking import Tracking
-from sim.tasks.tracking_config import TrackingConfig, robot_of, tracking_spec
+from sim.tasks.tracking_config import robot_of, tracking_spec
+
+from .track_config import TrackConfig
 
 Array = NDArray[np.floating]
 
 GOLDEN = (64, 2)  # steps and robots of the golden sequences
-
-
-@dataclass(frozen=True)
-class TrackConfig:
-    """A training."""
-
-    clip: tuple[str, ...] = ()
-    """clip.npz to track; several become one policy that tracks all of them."""
-    task: TrackingConfig = field(default_factory=TrackingConfig)
-    """The task."""
-    robots: int = 512
-    """Robots that are simulated at once."""
-    steps: int = 24
-    """Control steps of each between two updates."""
-    iterations: int = 1000
-    """Updates."""
-    hidden: tuple[int, ...] = (256, 128, 128)
-    """Units of the layers of actor and critic."""
-    epochs: int = 4
-    """Passes over the samples of an update."""
-    batches: int = 4
-    """Parts that the samples are divided into in each pass."""
-    rate: float = 1e-3
-    """Of learning, at the start."""
-    kl: float = 0.01
-    """Change of the policy per update that the rate of learning is adapted to."""
-    gamma: float = 0.97
-    """Discount per control step."""
-    lam: float = 0.95
-    """Of the generalised advantage estimate."""
-    noise: float = 0.4
-    """Standard deviation of the actions at the start."""
-    entropy: float = 0.002
-    """Worth of the actions' entropy."""
-    judged: int = 64
-    """Robots of each judgement."""
-    judge_every: int = 50
-    """Updates between two judgements."""
-    fast: bool = True
-    """Multiply matrices in bfloat16 where the processor can (AMX), which is not exact to the last bit of float32."""
-    seed: int = 0
-
-    def check(self) -> TrackConfig:
-        """Itself, or a ValueError that names the setting."""
-        if not self.clip:
-            raise ValueError("clip is missing; allowed: one clip.npz or more (`sim motions import` makes them)")
-        for name in ("robots", "steps", "iterations", "epochs", "batches", "judged", "judge_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
-        if not 0 < self.gamma < 1:
-            raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
-        self.task.check()
-        return self
 
 
 @dataclass(frozen=True)
@@ -210,7 +159,7 @@ class Learner:
         """Mean and width of the observation, and the layers, as `write_mlp` takes them."""
         actor = self.ppo.get_policy()
         normal: Any = actor.obs_normalizer
-        linear = [module for module in actor.mlp.modules() if isinstance(module, self.torch.nn.Linear)]
+        linear: list[Any] = [module for module in actor.mlp.modules() if isinstance(module, self.torch.nn.Linear)]
         layers = [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in linear]
         return normal.mean.numpy().copy(), (normal.std + normal.eps).numpy().copy(), layers
 
@@ -350,6 +299,3 @@ def _board(folder: Path, begun: int) -> Any:
         yield writer
     finally:
         writer.close()
-
-
-Preset = Literal["realign", "asap"]
