@@ -42,7 +42,7 @@ TORSO_IMU_TOPIC = "rt/secondary_imu"
 BATTERY_TOPIC = "rt/lf/bmsstate"
 
 LOOPBACK = "lo"
-LOSSLESS_DEPTH = 16  # samples kept for a reader that asks for all of them: 32 ms at 500 Hz
+LOSSLESS_DEPTH = 128  # messages kept for a reader that asks for all of them: a quarter of a second at 500 Hz
 
 TYPE_NAMES = {
     LOW_COMMAND: "LowCmd_",
@@ -314,7 +314,7 @@ class Reader:
     """Of one topic: the newest message, or all of them.
 
     By default as control wants it: best effort, and an unread message is replaced by a newer one. `lossless` asks for
-    retransmission and keeps 16.
+    retransmission and keeps LOSSLESS_DEPTH.
     """
 
     def __init__(self, participant: Participant, topic: str, layout: np.dtype, lossless: bool = False):
@@ -386,7 +386,7 @@ class Reader:
 
 
 class Writer:
-    """Of one topic. Never blocks on a reader that lags or has died: it keeps 16 messages and drops older ones."""
+    """Of one topic. Never blocks on a reader that lags or has died: it keeps the newest LOSSLESS_DEPTH messages."""
 
     def __init__(self, participant: Participant, topic: str, layout: np.dtype):
         from cyclonedds.pub import DataWriter

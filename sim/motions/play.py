@@ -136,24 +136,43 @@ class Viewer:
             positions[frame], quaternions[frame] = data.xpos + place, data.xquat
             marks[frame] = data.geom_xpos[soles] + place
         scene, root = self._server.scene, f"/{index}_{name}"
-        bodies = [scene.add_frame(f"{root}/{model.body(body).name}", show_axes=False) for body in range(model.nbody)]
-        feet: list[list[Any]] = [[], []]
-        for geom in sorted(set(range(model.ngeom)) - set(soles.tolist())):
-            vertices, faces = _solid(int(model.geom_type[geom]), model.geom_size[geom])
-            body = model.body(model.geom_bodyid[geom]).name
-            handle = scene.add_mesh_simple(
-                f"{root}/{body}/{geom}",
-                vertices,
-                faces,
-                color=_bytes(model.geom_rgba[geom, :3]),
-                position=model.geom_pos[geom],
-                wxyz=model.geom_quat[geom],
-            )
-            if body in FOOT_BODIES:
-                feet[FOOT_BODIES.index(body)].append(handle)
+        bodies, solids = add_robot(scene, model, root, without=soles)
+        feet = [
+            [solids[geom] for geom in solids if model.body(model.geom_bodyid[geom]).name == foot]
+            for foot in FOOT_BODIES
+        ]
         spheres = [scene.add_icosphere(f"{root}/sole_{i}", MARK, subdivisions=2) for i in range(len(soles))]
         scene.add_label(f"{root}/name", name, position=(0.0, APART * index, 1.5))
         return Shown(clip, bodies, positions, quaternions, spheres, marks, feet, sole_states(clip))
+
+
+def add_robot(scene: Any, model: Any, root: str, without: Any = ()) -> tuple[list[Any], dict[int, Any]]:
+    """Put the solids of a model's bodies into a viser scene; what belongs to the world, such as a floor, is left out.
+
+    Args:
+        scene: Of a viser server.
+        model: Of MuJoCo.
+        root: Name under which they stand.
+        without: Solids to leave out too.
+
+    Returns:
+        A handle of each body, to be moved, and of each solid by its number.
+    """
+    bodies = [scene.add_frame(f"{root}/{model.body(body).name}", show_axes=False) for body in range(model.nbody)]
+    solids = {}
+    for geom in range(model.ngeom):
+        if geom in without or model.geom_bodyid[geom] == 0:
+            continue
+        vertices, faces = _solid(int(model.geom_type[geom]), model.geom_size[geom])
+        solids[geom] = scene.add_mesh_simple(
+            f"{root}/{model.body(model.geom_bodyid[geom]).name}/{geom}",
+            vertices,
+            faces,
+            color=_bytes(model.geom_rgba[geom, :3]),
+            position=model.geom_pos[geom],
+            wxyz=model.geom_quat[geom],
+        )
+    return bodies, solids
 
 
 def _bytes(colour: Any) -> tuple[int, int, int]:

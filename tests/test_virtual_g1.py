@@ -1,0 +1,651 @@
+"""The virtual G1: its body, what it obeys, what happens to it, and that a lock-step run repeats bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+
+pytest.importorskip("cyclonedds", reason="CycloneDDS is not installed: pip install 'realign[g1]'")
+
+from controllers.g1 import default_pose, gains, revision
+from controllers.recording import Recording, read_recording
+from controllers.rotations import from_axis_angle, to_matrix
+from deploy.motion_switcher import Mode, MotionSwitcher
+from deploy.unitree_hg import IMU_STATE, MOTOR_COMMAND, SLOTS, Remote, new_command, new_state
+from deploy.virtual_body import Body, BodySettings, slots_of
+from deploy.virtual_console import Viewer
+from deploy.virtual_events import (
+    FAULTS,
+    KINDS,
+    DelayLine,
+    Event,
+    FaultySensors,
+    ScriptError,
+    Timeline,
+    parse_event,
+    read_script,
+)
+from deploy.virtual_g1 import STATE_HZ, Summary, VirtualConfig, VirtualG1
+from deploy.wire import G1Link, Network, WireError
+from sim.robots.g1 import sole_heights
+
+DOMAIN = 83 + os.getpid() % 80  # tests that run at the same time do not hear each other
+G1 = revision("g1_29dof")
+CONFIG = VirtualConfig(domain=DOMAIN, lock_step=True, motion_controller="", duration=0.2)
+KNEE = G1.joint_names.index("left_knee_joint")
+
+
+def holding(robot_name: str = "g1_29dof") -> np.ndarray:
+    """A command that holds the default pose with the ASAP gains."""
+    robot = revision(robot_name)
+    command, slots = new_command(mode_machine=5), slots_of(robot)
+    motors = command["motor_cmd"]
+    motors["mode"][slots] = 1
+    motors["kp"][slots], motors["kd"][slots] = gains(robot, "asap")
+    motors["q"][slots] = default_pose(robot)
+    return command
+
+
+@dataclass
+class Life:
+    """Of a robot that was run."""
+
+    summary: Summary
+    states: list[np.ndarray]
+    """That arrived."""
+    said: list[str]
+    link_crc_errors: int
+
+    def of(self, path: Callable[[np.ndarray], Any]) -> np.ndarray:
+        return np.array([path(state) for state in self.states])
+
+    @property
+    def ticks(self) -> list[int]:
+        return [int(state["tick"]) for state in self.states]
+
+
+def live(
+    config: VirtualConfig = CONFIG,
+    events: Sequence[Event] = (),
+    command: Callable[[np.ndarray], np.ndarray] | None = None,
+    beside: Callable[[G1Link], None] | None = None,
+) -> Life:
+    """Run a robot to its end, and answer each state with what `command` makes of it, holding the pose when absent."""
+    said: list[str] = []
+    robot = VirtualG1(config, events, said.append)
+    link = G1Link(Network(domain=config.domain), lossless=True)
+    states, hold = [], holding(config.revision)
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            robot.run()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    try:
+        thread.start()
+        while thread.is_alive():
+            message = link.wait_state(0.02)
+            if message is None:
+                continue
+            states.append(message.data)
+            answer = (command(message.data) if command else hold).copy()
+            answer["reserve"][0] = message.data["tick"]
+            link.publish_command(answer)
+            if beside is not None:
+                beside(link)
+        thread.join()
+    finally:
+        robot.close()
+        link.close()
+    if failed:
+        raise failed[0]
+    return Life(robot.summary, states, said, link.states.crc_errors)
+
+
+# -- the body ---------------------------------------------------------------------------------------------------------
+
+
+def body(**changes: float) -> Body:
+    return Body(G1, dataclasses.replace(BodySettings(physics_hz=500.0), **changes), STATE_HZ, lift=0.05)
+
+
+def motors(**values: float) -> np.ndarray:
+    """Commands of the same values for all 29 motors, enabled."""
+    rows = np.zeros(SLOTS, MOTOR_COMMAND)
+    rows["mode"][:29] = 1
+    for name, value in values.items():
+        rows[name][:29] = value
+    return rows
+
+
+def test_torque_is_the_published_law_of_the_motors_at_every_physics_step() -> None:
+    robot = body(full_torque_speed=0.99)
+    for step in range(50):
+        q, dq = robot.data.qpos[7:].copy(), robot.data.qvel[6:].copy()
+        robot.command(motors(q=0.1, dq=0.2, tau=0.3, kp=8.0, kd=0.5))
+        robot.advance()
+        # The damping is integrated implicitly, so the torque is that of the state before the step.
+        expected = np.float32(0.3) + 8.0 * (np.float32(0.1) - q) + 0.5 * (np.float32(0.2) - dq)
+        np.testing.assert_allclose(robot.data.actuator_force, expected, atol=1e-6, err_msg=f"step {step}")
+
+
+def test_torque_ends_at_the_motors_limit() -> None:
+    robot = body()
+    robot.command(motors(tau=1e4))
+    robot.advance()
+    np.testing.assert_allclose(robot.data.actuator_force, G1.torque_limit)
+
+
+@pytest.mark.parametrize(("speed", "share"), [(0.0, 1.0), (0.8, 1.0), (0.9, 0.5), (1.0, 0.0), (1.2, 0.0), (-1.2, 1.0)])
+def test_a_motor_loses_torque_towards_its_speed_limit_but_brakes_with_all(speed: float, share: float) -> None:
+    robot = body()
+    robot.data.qvel[6 + KNEE] = speed * G1.speed_limit[KNEE]
+    robot.command(motors(tau=1e4))
+    robot.advance()
+    assert robot.data.actuator_force[KNEE] == pytest.approx(share * G1.torque_limit[KNEE], abs=1e-9)
+
+
+def test_motors_that_are_not_enabled_give_no_torque() -> None:
+    robot, rows, state = body(), motors(tau=5.0), new_state()
+    rows["mode"][KNEE] = 0
+    robot.command(rows)
+    robot.advance()
+    robot.sense(state, np.zeros((), IMU_STATE))
+    assert robot.data.actuator_force[KNEE] == 0.0
+    assert state["motor_state"]["mode"][KNEE] == 0
+    assert np.count_nonzero(robot.data.actuator_force) == 28
+    assert state["motor_state"]["tau_est"][KNEE + 1] == 5.0
+
+
+def test_the_gantry_hangs_lowers_and_lets_go() -> None:
+    robot = body()
+    robot.command(holding()["motor_cmd"])
+
+    def settle(seconds: float) -> float:
+        """Height of the lowest sole."""
+        for _ in range(round(seconds * STATE_HZ)):
+            robot.advance()
+        return float(sole_heights(robot.model, robot.data).min())
+
+    assert settle(2.0) == pytest.approx(0.05, abs=0.02)
+    assert robot.taut
+    robot.hang(0.2)
+    assert settle(2.0) == pytest.approx(0.2, abs=0.02)
+    robot.hang(-0.2)
+    assert settle(0.3) < 0.15
+    robot.release()
+    settle(3.0)
+    assert not robot.taut
+    assert robot.data.qpos[2] < 0.3, "it cannot balance by holding a pose"
+
+
+def test_a_hanging_robot_measures_gravity_and_its_torso_as_its_waist_says() -> None:
+    robot, state, torso = body(), new_state(), np.zeros((), IMU_STATE)
+    rows = holding()["motor_cmd"]
+    rows["q"][12:15] = 0.3, 0.2, 0.4
+    robot.command(rows)
+    forces = []
+    for _ in range(1500):
+        robot.advance()
+        robot.sense(state, torso)
+        pelvis = to_matrix(state["imu_state"]["quaternion"].astype(float))
+        forces.append(pelvis @ state["imu_state"]["accelerometer"])
+    np.testing.assert_allclose(np.mean(forces[-500:], axis=0), [0, 0, 9.81], atol=0.05)
+    yaw, roll, pitch = state["motor_state"]["q"][12:15].astype(float)
+    waist = [
+        to_matrix(from_axis_angle(axis, angle))
+        for angle, axis in ((yaw, (0, 0, 1)), (roll, (1, 0, 0)), (pitch, (0, 1, 0)))
+    ]
+    expected = pelvis @ waist[0] @ waist[1] @ waist[2]
+    np.testing.assert_allclose(to_matrix(torso["quaternion"].astype(float)), expected, atol=1e-5)
+
+
+def test_a_robot_without_wrists_keeps_the_slots_of_the_full_one() -> None:
+    assert slots_of(revision("g1_23dof")).tolist() == [*range(19), 22, 23, 24, 25]
+    assert slots_of(G1).tolist() == list(range(29))
+
+
+def test_physics_must_divide_the_period() -> None:
+    with pytest.raises(ValueError, match="physics at 750 Hz; allowed: a multiple of 500"):
+        body(physics_hz=750.0)
+
+
+# -- what it obeys ----------------------------------------------------------------------------------------------------
+
+
+def test_lock_step_answers_every_state_once_and_moves_the_robot() -> None:
+    life = live()
+    assert life.ticks == list(range(2, 202, 2))
+    assert life.summary.obeyed == 100
+    assert not life.summary.ignored
+    final = life.states[-1]["motor_state"]["q"][:29]
+    assert abs(final[KNEE] - default_pose(G1)[KNEE]) < 0.05
+    assert (life.states[-1]["motor_state"]["mode"][:29] == 1).all()
+    assert (life.states[-1]["mode_machine"], life.states[-1]["motor_state"]["mode"][29]) == (5, 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda command: command["motor_cmd"]["q"].__setitem__(3, math.nan), "a number is not finite"),
+        (lambda command: command.__setitem__("mode_machine", 6), "mode_machine is 6, the robot's is 5"),
+        (lambda command: command.__setitem__("mode_pr", 1), "mode_pr is 1"),
+    ],
+)
+def test_commands_that_make_no_sense_are_ignored_and_said(spoil: Callable[[np.ndarray], None], reason: str) -> None:
+    def command(_: np.ndarray) -> np.ndarray:
+        spoiled = holding()
+        spoil(spoiled)
+        return spoiled
+
+    life = live(dataclasses.replace(CONFIG, duration=0.05), command=command)
+    assert life.summary.obeyed == 0
+    assert sum(life.summary.ignored.values()) == 25
+    assert [line for line in life.said if reason in line]
+    assert not life.of(lambda state: np.abs(state["motor_state"]["tau_est"]).max()).any()
+
+
+def test_commands_with_a_wrong_crc_are_ignored() -> None:
+    robot = VirtualG1(dataclasses.replace(CONFIG, lock_step=False, duration=0.5))
+    link = G1Link(Network(domain=DOMAIN))
+    thread = threading.Thread(target=robot.run)
+    thread.start()
+    while thread.is_alive():
+        if link.wait_state(0.02) is not None:
+            command = holding()
+            command["crc"] = 1
+            link.commands.write(command)
+    thread.join()
+    robot.close()
+    link.close()
+    assert robot.summary.obeyed == 0
+    assert robot.summary.ignored["CRC wrong"] > 0
+
+
+def test_the_robots_own_controller_must_be_released_first() -> None:
+    answers: list[object] = []
+
+    def release(link: G1Link) -> None:
+        answers.append(MotionSwitcher(link.participant, timeout=5.0).release())
+
+    threads: list[threading.Thread] = []
+
+    def beside(link: G1Link) -> None:
+        if not threads:
+            threads.append(threading.Thread(target=release, args=(link,)))
+            threads[0].start()
+
+    life = live(dataclasses.replace(CONFIG, motion_controller="ai", duration=2.0), beside=beside)
+    threads[0].join()
+    assert answers == [[Mode("0", "ai")]]
+    ((reason, count),) = life.summary.ignored.items()
+    assert reason == "the robot's motion controller 'ai' is active"
+    assert life.summary.obeyed > 0
+    assert life.summary.obeyed + count == 1000
+
+
+@pytest.mark.parametrize(("policy", "driven"), [("damp", True), ("limp", False), ("hold", True)])
+def test_without_commands_it_does_what_its_timeout_says(policy, driven: bool) -> None:
+    config = dataclasses.replace(CONFIG, on_timeout=policy, command_timeout=0.02, duration=0.4)
+    life = live(config, [Event(0.2, "command_loss", value=1.0)])
+    assert life.summary.timeouts == 1
+    enabled = life.of(lambda state: state["motor_state"]["mode"][:29].all())
+    since = life.ticks.index(200)
+    assert enabled[1:since].all()
+    # Commands are lost from 0.2 s on; the one of 0.198 s is older than 20 ms at 0.220 s; the next state says so.
+    assert enabled[: since + 11].sum() == since + 10
+    assert enabled[since + 11 :].all() == driven
+    held = life.of(lambda state: state["motor_state"]["tau_est"][15])  # the shoulder carries the arm
+    if policy == "hold":
+        assert abs(held[-1]) > 0.2
+
+
+def test_a_delayed_command_acts_later_by_that() -> None:
+    def step(state: np.ndarray) -> np.ndarray:
+        command = new_command(5)
+        command["motor_cmd"]["mode"][:29] = 1
+        command["motor_cmd"]["tau"][KNEE] = 5.0 if state["tick"] >= 50 else 0.0
+        return command
+
+    first = []
+    for delay in (0.0, 0.03):
+        life = live(dataclasses.replace(CONFIG, command_delay=delay, command_timeout=1.0), command=step)
+        first.append(next(t for t, s in zip(life.ticks, life.states, strict=True) if s["motor_state"]["tau_est"][KNEE]))
+    assert first[1] - first[0] == 30
+    assert first[0] == 52, "the next state"
+
+
+def test_delayed_states_arrive_in_order_with_the_ticks_of_when_they_were_measured() -> None:
+    life = live(CONFIG, [Event(0.1, "state_delay", 0.05, 0.01)])
+    assert life.ticks == list(range(2, 202, 2))
+    assert life.summary.obeyed == 100, "each is answered when it arrives"
+
+
+def test_a_delay_line_keeps_order_delay_and_share() -> None:
+    line = DelayLine(0.01, 0.02, 0.3, np.random.default_rng(1))
+    for index in range(5000):
+        line.put(index, index * 1e-3)
+    arrived = {index: now for now in np.arange(0, 5.1, 1e-3) for index in line.due(now)}
+    assert list(arrived) == sorted(arrived)
+    assert len(arrived) == pytest.approx(3500, abs=150)
+    waits = [now - index * 1e-3 for index, now in arrived.items()]
+    assert min(waits) >= 0.01 - 1e-9
+    assert max(waits) <= 0.031 + 1e-9
+    with pytest.raises(ScriptError, match=r"loss is 1\.5"):
+        DelayLine(0, 0, 1.5, np.random.default_rng(1))
+
+
+# -- what happens to it -----------------------------------------------------------------------------------------------
+
+
+def faulty(events: Sequence[Event], seconds: float = 0.1) -> list[np.ndarray]:
+    """States of 1 ms with made-up motion, as these events leave them."""
+    slots = {name: index for index, name in enumerate(G1.joint_names)}
+    faults, timeline = FaultySensors(slots, np.random.default_rng(0)), Timeline(events)
+    states = []
+    for index in range(round(1000 * seconds)):
+        state = new_state()
+        state["tick"] = index
+        state["motor_state"]["q"][:29] = 1e-3 * index
+        state["motor_state"]["dq"][:29] = 1.0
+        state["motor_state"]["temperature"] = 35
+        state["imu_state"]["gyroscope"] = 1e-2 * index
+        timeline.advance(index * 1e-3)
+        faults.alter(state, timeline, index * 1e-3)
+        states.append(state)
+    return states
+
+
+@pytest.mark.parametrize(
+    ("kind", "joint", "value", "read", "expected"),
+    [
+        ("tick_frozen", None, None, lambda s: s["tick"], 50),
+        ("tick_jump", None, 100.0, lambda s: s["tick"], 160),
+        ("wrong_mode_machine", None, 6.0, lambda s: s["mode_machine"], 6),
+        ("nan", "left_knee_joint", None, lambda s: s["motor_state"]["q"][KNEE], math.nan),
+        ("nan_imu", None, None, lambda s: s["imu_state"]["quaternion"][0], math.nan),
+        ("zero_imu", None, None, lambda s: s["imu_state"]["quaternion"][0], 0.0),
+        ("imu_frozen", None, None, lambda s: s["imu_state"]["gyroscope"][0], 0.5),
+        ("imu_tilt", None, 1.2, lambda s: s["imu_state"]["quaternion"][2], math.sin(0.6)),
+        ("gyro_spike", None, 15.0, lambda s: s["imu_state"]["gyroscope"][0], 15.6),
+        ("encoder_jump", "left_knee_joint", 0.5, lambda s: s["motor_state"]["q"][KNEE], 0.56),
+        ("encoder_frozen", "left_knee_joint", None, lambda s: s["motor_state"]["q"][KNEE], 0.05),
+        ("velocity_spike", "left_knee_joint", 50.0, lambda s: s["motor_state"]["dq"][KNEE], 51.0),
+        ("overheating", "left_knee_joint", 400.0, lambda s: s["motor_state"]["temperature"][KNEE, 0], 39),
+        ("motor_fault", "left_knee_joint", 7.0, lambda s: s["motor_state"]["motorstate"][KNEE], 7),
+    ],
+)
+def test_a_fault_of_states_is_seen_while_it_lasts_and_only_then(
+    kind: str, joint: str | None, value: float | None, read: Callable, expected: float
+) -> None:
+    healthy, ill = faulty([]), faulty([Event(0.05, kind, 0.02, value, joint)])
+    assert float(read(ill[60])) == pytest.approx(expected, rel=1e-5, nan_ok=True)
+    changed = [index for index in range(100) if ill[index] != healthy[index] or np.isnan(read(ill[index]))]
+    assert set(changed) <= set(range(50, 70))
+    assert len(changed) >= 17
+
+
+def test_other_joints_are_left_alone() -> None:
+    healthy = faulty([])[60]["motor_state"]
+    ill = faulty([Event(0.05, "encoder_jump", value=0.5, joint="left_knee_joint")])[60]["motor_state"]
+    assert [slot for slot in range(SLOTS) if healthy[slot] != ill[slot]] == [KNEE]
+
+
+def test_faults_of_the_same_kind_on_two_joints_overlap() -> None:
+    events = [
+        Event(0.03, "encoder_frozen", joint="left_knee_joint"),
+        Event(0.05, "encoder_frozen", joint="right_knee_joint"),
+    ]
+    last = faulty(events)[-1]["motor_state"]["q"]
+    np.testing.assert_allclose([last[3], last[9], last[0]], [0.03, 0.05, 0.099], rtol=1e-5)
+
+
+def test_the_campaign_has_at_least_twenty_kinds_of_fault() -> None:
+    assert len(FAULTS) >= 20
+    assert all(KINDS[kind].text for kind in FAULTS)
+
+
+def test_faults_of_the_wire_reach_the_controller() -> None:
+    events = [
+        Event(0.05, "state_stall", 0.05),
+        Event(0.12, "bad_crc", 0.01),
+        Event(0.15, "state_frozen", 0.02),
+    ]
+    life = live(CONFIG, events)
+    gaps = np.diff(life.ticks)
+    assert life.link_crc_errors == 5
+    assert sorted(gaps[gaps > 2].tolist()) == [12, 20, 52]
+    assert (gaps == 0).sum() == 9
+    frozen = life.ticks.index(150)
+    assert life.states[frozen].tobytes() == life.states[frozen + 5].tobytes()
+
+
+def test_pushes_and_dead_motors_act_on_the_body() -> None:
+    pushed = live(CONFIG, [Event(0.05, "push", 0.1, 150.0)])
+    quiet = live(CONFIG)
+    speed = [life.of(lambda s: np.abs(s["imu_state"]["gyroscope"]).max()).max() for life in (pushed, quiet)]
+    assert speed[0] > 2 * speed[1]
+    dead = live(CONFIG, [Event(0.1, "motor_dead", 0.05, joint="left_knee_joint")])
+    enabled = dead.of(lambda s: s["motor_state"]["mode"][KNEE])
+    assert enabled.sum() == 99 - 25
+    assert dead.of(lambda s: s["motor_state"]["mode"][KNEE + 1]).sum() == 99
+
+
+def test_buttons_sticks_and_a_lost_remote_are_in_the_state() -> None:
+    events = [
+        Event(0.02, "press", 0.02, "L2+B"),
+        Event(0.03, "sticks", 0.05, [0.0, 0.5, 0.0, -0.5]),
+        Event(0.1, "remote_lost", 0.05),
+    ]
+    life = live(CONFIG, events)
+    said = {
+        tick: Remote.from_bytes(state["wireless_remote"]) for tick, state in zip(life.ticks, life.states, strict=True)
+    }
+    assert said[18] == Remote()
+    assert said[20] == Remote(frozenset({"L2", "B"}))
+    assert said[30] == Remote(frozenset({"L2", "B"}), ly=0.5, ry=-0.5)
+    assert said[40] == Remote(ly=0.5, ry=-0.5)
+    lost = [tick for tick, state in zip(life.ticks, life.states, strict=True) if not state["wireless_remote"].any()]
+    assert lost == list(range(100, 150, 2))
+
+
+def test_another_master_a_dying_robot_and_the_other_topics() -> None:
+    seen: dict[str, list] = {"masters": [], "battery": [], "torso": []}
+
+    def beside(link: G1Link) -> None:
+        seen["masters"].append(len(link.foreign_publishers()))
+        seen["battery"].append(link.take_battery())
+        seen["torso"].append(link.take_torso_imu())
+
+    events = [Event(0.2, "foreign_publisher"), Event(0.6, "low_battery"), Event(1.6, "robot_death")]
+    life = live(dataclasses.replace(CONFIG, duration=2.0), events, beside=beside)
+    assert life.summary.died
+    assert life.ticks[-1] == 1598
+    assert not any(seen["masters"][:99])
+    assert seen["masters"][-1] == 1
+    batteries = [int(message.data["soc"]) for message in seen["battery"] if message is not None]
+    assert batteries[0] == 90 and batteries[-1] == 5
+    assert sum(message is not None for message in seen["torso"]) > 700
+    assert life.summary.obeyed == 799, "in lock-step only answers are obeyed"
+
+
+def test_lines_on_a_socket_are_buttons_sticks_and_events(tmp_path: Path) -> None:
+    path = tmp_path / "remote"
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    lines = iter([b"L2+B", b"ly 0.5", b'{"kind": "wrong_mode_machine", "value": 9}', b"ly 7", b"Q", b"{"])
+
+    def beside(_: G1Link) -> None:
+        if line := next(lines, None):
+            sender.sendto(line, str(path))
+
+    life = live(dataclasses.replace(CONFIG, remote_socket=path), beside=beside)
+    sender.close()
+    last = Remote.from_bytes(life.states[20]["wireless_remote"])
+    assert last == Remote(frozenset({"L2", "B"}), ly=0.5)
+    assert life.states[-1]["mode_machine"] == 9
+    assert len(life.said) >= 3
+    assert any("'ly 7': allowed after ly is a number from -1 to 1" in line for line in life.said)
+    assert any("presses 'Q'; allowed: R1, L1" in line for line in life.said)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"kind": "earthquake"}, "kind 'earthquake'; allowed: state_frozen"),
+        ({"kind": "nan"}, "joint None; nan has a joint"),
+        ({"kind": "push", "joint": "left_knee_joint"}, "push has no joint"),
+        ({"kind": "nan", "joint": "tail"}, "joint 'tail'; allowed: left_hip_pitch_joint"),
+        ({"kind": "push", "at": -1}, "at -1; allowed: a number of seconds"),
+        ({"kind": "push", "value": "hard"}, "value 'hard'; allowed: a number"),
+        ({"kind": "press", "value": "C"}, "presses 'C'; allowed: R1"),
+        ({"kind": "sticks", "value": [2, 0, 0, 0]}, "each from -1 to 1"),
+        ({"kind": "push", "when": 1}, "allowed: an object of at, duration"),
+    ],
+)
+def test_an_event_that_does_not_exist_is_refused_in_one_sentence(row: dict, message: str) -> None:
+    with pytest.raises(ScriptError) as refused:
+        parse_event(row, "event 0", G1)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_script_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps([{"at": 2, "kind": "press", "value": "Start", "duration": 0.2}, {"kind": "push"}]))
+    assert read_script(path, G1) == (Event(2.0, "press", 0.2, "Start"), Event(0.0, "push"))
+    path.write_text("[")
+    with pytest.raises(ScriptError, match=r"script.json: is not JSON"):
+        read_script(path, G1)
+    with pytest.raises(ScriptError, match=r"cannot be read \(No such file"):
+        read_script(tmp_path / "none.json", G1)
+
+
+# -- clocks and truth -------------------------------------------------------------------------------------------------
+
+
+def recorded(tmp_path: Path, name: str, seed: int) -> Recording:
+    """Of a run with everything random in it, joints that move, and faults."""
+    config = dataclasses.replace(
+        CONFIG,
+        body=BodySettings(noise=1.0, joint_friction=0.1),
+        command_jitter=0.006,
+        command_loss=0.1,
+        state_loss=0.05,
+        seed=seed,
+        truth=tmp_path / name,
+        duration=0.5,
+    )
+    events = [Event(0.1, "push", 0.1, 100.0), Event(0.2, "bad_crc", 0.1, 0.5), Event(0.35, "release")]
+
+    def follow(state: np.ndarray) -> np.ndarray:
+        command = holding()
+        command["motor_cmd"]["q"][:29] += 0.2 * np.sin(0.02 * state["tick"]) - 0.1 * state["motor_state"]["q"][:29]
+        return command
+
+    live(config, events, follow)
+    return read_recording(tmp_path / name)
+
+
+def test_a_lock_step_run_repeats_bit_for_bit(tmp_path: Path) -> None:
+    first, second = recorded(tmp_path, "a.mcap", 1), recorded(tmp_path, "b.mcap", 1)
+    other = recorded(tmp_path, "c.mcap", 2)
+    assert first.channels.keys() == {"state", "command", "base_pose", "truth", "event"}
+    for name in first.channels:
+        assert len(first.channels[name]) > 2
+        assert first.channels[name].tobytes() == second.channels[name].tobytes(), name
+        np.testing.assert_array_equal(first.log_times[name], second.log_times[name])
+    assert first.channels["truth"].tobytes() != other.channels["truth"].tobytes()
+
+
+def test_the_truth_is_without_faults_and_names_them(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, truth=tmp_path / "truth.mcap")
+    life = live(config, [Event(0.1, "encoder_jump", value=0.5, joint="left_knee_joint")])
+    told = life.of(lambda state: state["motor_state"]["q"][KNEE])
+    recording = read_recording(tmp_path / "truth.mcap")
+    true = recording.channels["state"]["joint_position"][:, KNEE]
+    np.testing.assert_allclose(told[:49], true[:49])
+    np.testing.assert_allclose(told[49:], true[49:] + 0.5, rtol=1e-6)
+    np.testing.assert_allclose(recording.channels["truth"]["joint_position"][:, KNEE], true, rtol=1e-6)
+    (event,) = recording.channels["event"]
+    assert (event["tick"], recording.facts["events"][event["kind"]], event["joint"]) == (100, "encoder_jump", KNEE)
+    assert recording.channels["base_pose"]["position"][0, 2] == pytest.approx(0.83, abs=0.05)
+
+
+def test_lock_step_ends_when_the_commander_leaves() -> None:
+    said: list[str] = []
+    robot = VirtualG1(dataclasses.replace(CONFIG, duration=None), log=said.append)
+    link = G1Link(Network(domain=DOMAIN), lossless=True)
+    thread = threading.Thread(target=robot.run)
+    thread.start()
+    message = link.wait_state(5.0)
+    assert message is not None
+    command = holding()
+    command["reserve"][0] = message.data["tick"]
+    link.publish_command(command)
+    assert link.wait_state(5.0) is not None
+    link.close()
+    del link
+    thread.join(5.0)
+    assert not thread.is_alive()
+    assert said == ["the commander has left"]
+    robot.close()
+
+
+def test_real_time_states_come_in_order_and_commands_are_obeyed() -> None:
+    life = live(dataclasses.replace(CONFIG, lock_step=False, duration=0.5))
+    assert life.summary.periods == 250
+    assert life.summary.obeyed > 100
+    assert (np.diff(life.ticks) > 0).all()
+    assert len(life.summary.late) == 250
+
+
+def test_the_viewer_shows_where_the_bodies_are() -> None:
+    pytest.importorskip("viser", minversion="1.0", reason="the viewer is not installed (extra [view])")
+    robot = body()
+    viewer = Viewer(robot.model, port=0)
+    try:
+        robot.data.qpos[:3] = 1.0, 2.0, 3.0
+        mujoco.mj_kinematics(robot.model, robot.data)
+        viewer.show(robot.data)
+        pelvis = viewer.bodies[robot.model.body("pelvis").id]
+        end = time.monotonic() + 5.0
+        while not np.allclose(pelvis.position, (1.0, 2.0, 3.0)) and time.monotonic() < end:
+            time.sleep(0.01)
+        np.testing.assert_allclose(pelvis.position, (1.0, 2.0, 3.0))
+    finally:
+        viewer.close()
+
+
+def test_real_time_ends_when_it_is_told_to() -> None:
+    robot, stopped = VirtualG1(dataclasses.replace(CONFIG, lock_step=False, duration=None)), threading.Event()
+    thread = threading.Thread(target=robot.run, args=(stopped,))
+    thread.start()
+    time.sleep(0.05)
+    stopped.set()
+    thread.join(5.0)
+    assert not thread.is_alive()
+    robot.close()
+
+
+def test_an_unknown_revision_is_refused() -> None:
+    with pytest.raises(ValueError, match="robot 'g2' is not known; allowed: g1_29dof"):
+        VirtualG1(dataclasses.replace(CONFIG, revision="g2"))
+    with pytest.raises(WireError, match="domain 400"):
+        VirtualG1(dataclasses.replace(CONFIG, domain=400))
