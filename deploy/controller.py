@@ -82,7 +82,7 @@ class Controller:
         self._remote = Remote()
         self._answered_at = 0.0
         self._epoch = 0
-        self._before = (Mode.ZERO_TORQUE, -1)
+        self._before: tuple[Mode, int] | None = None
 
     def decide(
         self,
