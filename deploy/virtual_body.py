@@ -240,7 +240,7 @@ def slots_of(robot: G1) -> np.ndarray:
 
 
 def _rpy(quaternion: np.ndarray) -> tuple[float, float, float]:
-    """Roll, pitch and yaw [rad], turned in the order yaw, pitch, roll. In scalars: numpy takes ten times longer here."""
+    """Roll, pitch and yaw [rad], turned in the order yaw, pitch, roll. In scalars: numpy takes ten times as long."""
     w, x, y, z = quaternion.tolist()
     return (
         math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y)),

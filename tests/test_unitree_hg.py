@@ -34,7 +34,7 @@ from deploy.unitree_hg import (
 )
 from deploy.wire import G1Link, Network, Participant, WireError
 
-DOMAIN = 2 + os.getpid() % 80  # tests that run at the same time do not hear each other
+DOMAIN = 2 + os.getpid() % 49  # tests that run at the same time do not hear each other
 LOOPBACK = Network(domain=DOMAIN)
 
 LAYOUTS = [LOW_COMMAND, LOW_STATE, IMU_STATE, BATTERY_STATE]

@@ -6,7 +6,10 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -42,7 +45,7 @@ from deploy.virtual_g1 import STATE_HZ, Summary, VirtualConfig, VirtualG1
 from deploy.wire import G1Link, Network, WireError
 from sim.robots.g1 import sole_heights
 
-DOMAIN = 83 + os.getpid() % 80  # tests that run at the same time do not hear each other
+DOMAIN = 51 + os.getpid() % 49  # tests that run at the same time do not hear each other
 G1 = revision("g1_29dof")
 CONFIG = VirtualConfig(domain=DOMAIN, lock_step=True, motion_controller="", duration=0.2)
 KNEE = G1.joint_names.index("left_knee_joint")
@@ -447,6 +450,23 @@ def test_pushes_and_dead_motors_act_on_the_body() -> None:
     assert dead.of(lambda s: s["motor_state"]["mode"][KNEE + 1]).sum() == 99
 
 
+def test_the_robot_itself_survives_every_fault_but_its_death() -> None:
+    kinds = [kind for kind in FAULTS if kind not in ("robot_death", "foreign_publisher")]
+    events = [
+        Event(0.02 + 0.02 * index, kind, 0.02, joint="left_knee_joint" if KINDS[kind].of_joint else None)
+        for index, kind in enumerate(kinds)
+    ]
+    end = 0.02 * (len(kinds) + 6)  # the delays of the last ones are over
+    life = live(dataclasses.replace(CONFIG, duration=end))
+    ill = live(dataclasses.replace(CONFIG, duration=end), events)
+    assert ill.summary.periods == life.summary.periods
+    assert ill.ticks[-1] == life.ticks[-1]
+    last = ill.states[-1]
+    assert np.isfinite(last["motor_state"]["q"]).all() and last["mode_machine"] == 5
+    assert not last["motor_state"]["motorstate"].any()
+    assert last["wireless_remote"].any()
+
+
 def test_buttons_sticks_and_a_lost_remote_are_in_the_state() -> None:
     events = [
         Event(0.02, "press", 0.02, "L2+B"),
@@ -642,6 +662,47 @@ def test_real_time_ends_when_it_is_told_to() -> None:
     thread.join(5.0)
     assert not thread.is_alive()
     robot.close()
+
+
+def started(*words: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, which has begun."""
+    program = "from deploy.cli import main; main()"
+    robot = subprocess.Popen(
+        [sys.executable, "-c", program, "virtual", "--domain", str(DOMAIN), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert robot.stdout is not None
+    assert robot.stdout.readline() == f"virtual g1_29dof in DDS domain {DOMAIN} on lo\n"
+    return robot
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_its_files_when_it_is_interrupted(tmp_path: Path, sign: signal.Signals) -> None:
+    robot = started("--truth", str(tmp_path / "truth.mcap"))
+    link = G1Link(Network(domain=DOMAIN))
+    assert link.wait_state(10.0) is not None
+    link.close()
+    robot.send_signal(sign)
+    out, err = robot.communicate(timeout=20)
+    assert (robot.returncode, err) == (0, "")
+    assert "states, 0 commands obeyed" in out
+    recording = read_recording(tmp_path / "truth.mcap")
+    assert recording.complete and len(recording.channels["truth"]) > 0
+
+
+def test_a_robot_that_dies_takes_no_leave(tmp_path: Path) -> None:
+    link = G1Link(Network(domain=DOMAIN))
+    (tmp_path / "script.json").write_text(json.dumps([{"at": 0.5, "kind": "robot_death"}]))
+    robot = started("--script", str(tmp_path / "script.json"), "--truth", str(tmp_path / "truth.mcap"))
+    out, _ = robot.communicate(timeout=20)
+    assert robot.returncode == 1
+    assert out.startswith("250 states")
+    assert link.states.wait(0) and link.states.publishers(), "for all that the network knows, it is still there"
+    link.close()
+    assert read_recording(tmp_path / "truth.mcap").complete
 
 
 def test_an_unknown_revision_is_refused() -> None:

@@ -27,7 +27,7 @@ from deploy.wire import LOW_COMMAND_TOPIC, LOW_STATE_TOPIC, Network, Participant
 
 pytestmark = pytest.mark.peers
 
-DOMAIN = 2 + os.getpid() % 160
+DOMAIN = 2 + os.getpid() % 98
 PEER = Path(__file__).parent / "dds_0_10_peer.py"
 PACKAGES = ("cyclonedds==0.10.2", "numpy")
 
