@@ -111,10 +111,11 @@ class Body:
         hook_height = float(self.data.site("hook").xpos[2])
         self._taut_length = ANCHOR_HEIGHT - hook_height
         """Of the rope when the soles just touch the floor [m]."""
-        self.hanging = lift is not None
-        if lift is not None:
+        if lift is None:
+            self.release()
+        else:
             self.data.qpos[2] += lift
-        self.hang(lift if lift is not None else -1.0)
+            self.hang(lift)
         self.push_w = np.zeros(3)
         """Force on the torso, world frame [N]."""
         self.dead = np.zeros(len(robot.joints), dtype=bool)
@@ -129,14 +130,20 @@ class Body:
         return float(self.data.time)
 
     def hang(self, lift: float) -> None:
-        """Hoist or lower the robot so that its soles hang that high over the floor; negative slackens the rope [m]."""
-        self.lift = lift
+        """Hoist or lower the robot so that its soles hang that high over the floor; negative slackens the rope [m]. The
+        rope is put on again if it was taken off."""
+        self.hanging, self.lift = True, lift
         self.model.tendon_range[0, 1] = self._taut_length - lift
 
     def release(self) -> None:
         """Take the rope off."""
         self.hanging = False
         self.model.tendon_range[0, 1] = 1e3  # longer than any way
+
+    @property
+    def lift_now(self) -> float:
+        """Where `hang` would find the rope just taut, wherever the robot lies [m]."""
+        return self.lift if self.hanging else self._taut_length - float(self.data.ten_length[0])
 
     @property
     def taut(self) -> bool:

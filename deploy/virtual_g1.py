@@ -309,7 +309,7 @@ class VirtualG1:
                 return False
             if event.kind == "gantry":
                 length = event.duration if np.isfinite(event.duration) else 0.0
-                self._hoist = (event.at, event.at + length, body.lift, event.value)
+                self._hoist = (event.at, event.at + length, body.lift_now, event.value)
             elif event.kind == "release":
                 body.release()
                 self._hoist = None

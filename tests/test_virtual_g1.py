@@ -608,6 +608,17 @@ def test_the_truth_is_without_faults_and_names_them(tmp_path: Path) -> None:
     assert recording.channels["base_pose"]["position"][0, 2] == pytest.approx(0.83, abs=0.05)
 
 
+def test_a_robot_that_fell_is_hoisted_again_without_a_jerk(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, duration=4.0, truth=tmp_path / "truth.mcap")
+    life = live(config, [Event(0.0, "release"), Event(1.2, "gantry", 2.0, 0.1)], lambda _: new_command(5))
+    assert life.summary.obeyed == 2000
+    recording = read_recording(tmp_path / "truth.mcap")
+    pose, rope = recording.channels["base_pose"], recording.channels["truth"]["rope"]
+    assert pose["position"][600, 2] < 0.4 and not rope[:590].any(), "it lies"
+    assert pose["position"][-1, 2] > 0.7 and rope[-100:].all(), "it hangs"
+    assert np.abs(pose["linear_velocity"][600:]).max() < 1.5
+
+
 def test_lock_step_ends_when_the_commander_leaves() -> None:
     said: list[str] = []
     robot = VirtualG1(dataclasses.replace(CONFIG, duration=None), log=said.append)
