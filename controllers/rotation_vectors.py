@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from controllers.rotations import conjugate, multiply
+from .rotations import conjugate, multiply
 
 Array = NDArray[np.floating]
 
