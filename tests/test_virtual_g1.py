@@ -1,4 +1,4 @@
-"""The virtual G1: its body, what it obeys, what happens to it, and that a lock-step run repeats bit for bit."""
+"""The virtual G1: what it obeys, what happens to it, its clocks, and that a lock-step run repeats bit for bit."""
 
 from __future__ import annotations
 
@@ -17,49 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 import pytest
 
 pytest.importorskip("cyclonedds", reason="CycloneDDS is not installed: pip install 'realign[g1]'")
 
-from controllers.g1 import default_pose, gains, revision
+from g1_commands import holding
+
+from controllers.g1 import default_pose, revision
 from controllers.recording import Recording, read_recording
-from controllers.rotations import from_axis_angle, to_matrix
 from deploy.motion_switcher import Mode, MotionSwitcher
-from deploy.unitree_hg import IMU_STATE, MOTOR_COMMAND, SLOTS, Remote, new_command, new_state
-from deploy.virtual_body import Body, BodySettings, slots_of
-from deploy.virtual_console import Viewer
-from deploy.virtual_events import (
-    FAULTS,
-    KINDS,
-    DelayLine,
-    Event,
-    FaultySensors,
-    ScriptError,
-    Timeline,
-    parse_event,
-    read_script,
-)
-from deploy.virtual_g1 import STATE_HZ, Summary, VirtualConfig, VirtualG1
+from deploy.unitree_hg import Remote, new_command
+from deploy.virtual_body import BodySettings
+from deploy.virtual_events import FAULTS, KINDS, Event
+from deploy.virtual_g1 import Summary, VirtualConfig, VirtualG1
 from deploy.wire import G1Link, Network, WireError
-from sim.robots.g1 import sole_heights
 
 DOMAIN = 51 + os.getpid() % 49  # tests that run at the same time do not hear each other
 G1 = revision("g1_29dof")
 CONFIG = VirtualConfig(domain=DOMAIN, lock_step=True, motion_controller="", duration=0.2)
 KNEE = G1.joint_names.index("left_knee_joint")
-
-
-def holding(robot_name: str = "g1_29dof") -> np.ndarray:
-    """A command that holds the default pose with the ASAP gains."""
-    robot = revision(robot_name)
-    command, slots = new_command(mode_machine=5), slots_of(robot)
-    motors = command["motor_cmd"]
-    motors["mode"][slots] = 1
-    motors["kp"][slots], motors["kd"][slots] = gains(robot, "asap")
-    motors["q"][slots] = default_pose(robot)
-    return command
 
 
 @dataclass
@@ -119,114 +96,6 @@ def live(
     if failed:
         raise failed[0]
     return Life(robot.summary, states, said, link.states.crc_errors)
-
-
-# -- the body ---------------------------------------------------------------------------------------------------------
-
-
-def body(**changes: float) -> Body:
-    return Body(G1, dataclasses.replace(BodySettings(physics_hz=500.0), **changes), STATE_HZ, lift=0.05)
-
-
-def motors(**values: float) -> np.ndarray:
-    """Commands of the same values for all 29 motors, enabled."""
-    rows = np.zeros(SLOTS, MOTOR_COMMAND)
-    rows["mode"][:29] = 1
-    for name, value in values.items():
-        rows[name][:29] = value
-    return rows
-
-
-def test_torque_is_the_published_law_of_the_motors_at_every_physics_step() -> None:
-    robot = body(full_torque_speed=0.99)
-    for step in range(50):
-        q, dq = robot.data.qpos[7:].copy(), robot.data.qvel[6:].copy()
-        robot.command(motors(q=0.1, dq=0.2, tau=0.3, kp=8.0, kd=0.5))
-        robot.advance()
-        # The damping is integrated implicitly, so the torque is that of the state before the step.
-        expected = np.float32(0.3) + 8.0 * (np.float32(0.1) - q) + 0.5 * (np.float32(0.2) - dq)
-        np.testing.assert_allclose(robot.data.actuator_force, expected, atol=1e-6, err_msg=f"step {step}")
-
-
-def test_torque_ends_at_the_motors_limit() -> None:
-    robot = body()
-    robot.command(motors(tau=1e4))
-    robot.advance()
-    np.testing.assert_allclose(robot.data.actuator_force, G1.torque_limit)
-
-
-@pytest.mark.parametrize(("speed", "share"), [(0.0, 1.0), (0.8, 1.0), (0.9, 0.5), (1.0, 0.0), (1.2, 0.0), (-1.2, 1.0)])
-def test_a_motor_loses_torque_towards_its_speed_limit_but_brakes_with_all(speed: float, share: float) -> None:
-    robot = body()
-    robot.data.qvel[6 + KNEE] = speed * G1.speed_limit[KNEE]
-    robot.command(motors(tau=1e4))
-    robot.advance()
-    assert robot.data.actuator_force[KNEE] == pytest.approx(share * G1.torque_limit[KNEE], abs=1e-9)
-
-
-def test_motors_that_are_not_enabled_give_no_torque() -> None:
-    robot, rows, state = body(), motors(tau=5.0), new_state()
-    rows["mode"][KNEE] = 0
-    robot.command(rows)
-    robot.advance()
-    robot.sense(state, np.zeros((), IMU_STATE))
-    assert robot.data.actuator_force[KNEE] == 0.0
-    assert state["motor_state"]["mode"][KNEE] == 0
-    assert np.count_nonzero(robot.data.actuator_force) == 28
-    assert state["motor_state"]["tau_est"][KNEE + 1] == 5.0
-
-
-def test_the_gantry_hangs_lowers_and_lets_go() -> None:
-    robot = body()
-    robot.command(holding()["motor_cmd"])
-
-    def settle(seconds: float) -> float:
-        """Height of the lowest sole."""
-        for _ in range(round(seconds * STATE_HZ)):
-            robot.advance()
-        return float(sole_heights(robot.model, robot.data).min())
-
-    assert settle(2.0) == pytest.approx(0.05, abs=0.02)
-    assert robot.taut
-    robot.hang(0.2)
-    assert settle(2.0) == pytest.approx(0.2, abs=0.02)
-    robot.hang(-0.2)
-    assert settle(0.3) < 0.15
-    robot.release()
-    settle(3.0)
-    assert not robot.taut
-    assert robot.data.qpos[2] < 0.3, "it cannot balance by holding a pose"
-
-
-def test_a_hanging_robot_measures_gravity_and_its_torso_as_its_waist_says() -> None:
-    robot, state, torso = body(), new_state(), np.zeros((), IMU_STATE)
-    rows = holding()["motor_cmd"]
-    rows["q"][12:15] = 0.3, 0.2, 0.4
-    robot.command(rows)
-    forces = []
-    for _ in range(1500):
-        robot.advance()
-        robot.sense(state, torso)
-        pelvis = to_matrix(state["imu_state"]["quaternion"].astype(float))
-        forces.append(pelvis @ state["imu_state"]["accelerometer"])
-    np.testing.assert_allclose(np.mean(forces[-500:], axis=0), [0, 0, 9.81], atol=0.05)
-    yaw, roll, pitch = state["motor_state"]["q"][12:15].astype(float)
-    waist = [
-        to_matrix(from_axis_angle(axis, angle))
-        for angle, axis in ((yaw, (0, 0, 1)), (roll, (1, 0, 0)), (pitch, (0, 1, 0)))
-    ]
-    expected = pelvis @ waist[0] @ waist[1] @ waist[2]
-    np.testing.assert_allclose(to_matrix(torso["quaternion"].astype(float)), expected, atol=1e-5)
-
-
-def test_a_robot_without_wrists_keeps_the_slots_of_the_full_one() -> None:
-    assert slots_of(revision("g1_23dof")).tolist() == [*range(19), 22, 23, 24, 25]
-    assert slots_of(G1).tolist() == list(range(29))
-
-
-def test_physics_must_divide_the_period() -> None:
-    with pytest.raises(ValueError, match="physics at 750 Hz; allowed: a multiple of 500"):
-        body(physics_hz=750.0)
 
 
 # -- what it obeys ----------------------------------------------------------------------------------------------------
@@ -340,88 +209,7 @@ def test_delayed_states_arrive_in_order_with_the_ticks_of_when_they_were_measure
     assert life.summary.obeyed == 100, "each is answered when it arrives"
 
 
-def test_a_delay_line_keeps_order_delay_and_share() -> None:
-    line = DelayLine(0.01, 0.02, 0.3, np.random.default_rng(1))
-    for index in range(5000):
-        line.put(index, index * 1e-3)
-    arrived = {index: now for now in np.arange(0, 5.1, 1e-3) for index in line.due(now)}
-    assert list(arrived) == sorted(arrived)
-    assert len(arrived) == pytest.approx(3500, abs=150)
-    waits = [now - index * 1e-3 for index, now in arrived.items()]
-    assert min(waits) >= 0.01 - 1e-9
-    assert max(waits) <= 0.031 + 1e-9
-    with pytest.raises(ScriptError, match=r"loss is 1\.5"):
-        DelayLine(0, 0, 1.5, np.random.default_rng(1))
-
-
 # -- what happens to it -----------------------------------------------------------------------------------------------
-
-
-def faulty(events: Sequence[Event], seconds: float = 0.1) -> list[np.ndarray]:
-    """States of 1 ms with made-up motion, as these events leave them."""
-    slots = {name: index for index, name in enumerate(G1.joint_names)}
-    faults, timeline = FaultySensors(slots, np.random.default_rng(0)), Timeline(events)
-    states = []
-    for index in range(round(1000 * seconds)):
-        state = new_state()
-        state["tick"] = index
-        state["motor_state"]["q"][:29] = 1e-3 * index
-        state["motor_state"]["dq"][:29] = 1.0
-        state["motor_state"]["temperature"] = 35
-        state["imu_state"]["gyroscope"] = 1e-2 * index
-        timeline.advance(index * 1e-3)
-        faults.alter(state, timeline, index * 1e-3)
-        states.append(state)
-    return states
-
-
-@pytest.mark.parametrize(
-    ("kind", "joint", "value", "read", "expected"),
-    [
-        ("tick_frozen", None, None, lambda s: s["tick"], 50),
-        ("tick_jump", None, 100.0, lambda s: s["tick"], 160),
-        ("wrong_mode_machine", None, 6.0, lambda s: s["mode_machine"], 6),
-        ("nan", "left_knee_joint", None, lambda s: s["motor_state"]["q"][KNEE], math.nan),
-        ("nan_imu", None, None, lambda s: s["imu_state"]["quaternion"][0], math.nan),
-        ("zero_imu", None, None, lambda s: s["imu_state"]["quaternion"][0], 0.0),
-        ("imu_frozen", None, None, lambda s: s["imu_state"]["gyroscope"][0], 0.5),
-        ("imu_tilt", None, 1.2, lambda s: s["imu_state"]["quaternion"][2], math.sin(0.6)),
-        ("gyro_spike", None, 15.0, lambda s: s["imu_state"]["gyroscope"][0], 15.6),
-        ("encoder_jump", "left_knee_joint", 0.5, lambda s: s["motor_state"]["q"][KNEE], 0.56),
-        ("encoder_frozen", "left_knee_joint", None, lambda s: s["motor_state"]["q"][KNEE], 0.05),
-        ("velocity_spike", "left_knee_joint", 50.0, lambda s: s["motor_state"]["dq"][KNEE], 51.0),
-        ("overheating", "left_knee_joint", 400.0, lambda s: s["motor_state"]["temperature"][KNEE, 0], 39),
-        ("motor_fault", "left_knee_joint", 7.0, lambda s: s["motor_state"]["motorstate"][KNEE], 7),
-    ],
-)
-def test_a_fault_of_states_is_seen_while_it_lasts_and_only_then(
-    kind: str, joint: str | None, value: float | None, read: Callable, expected: float
-) -> None:
-    healthy, ill = faulty([]), faulty([Event(0.05, kind, 0.02, value, joint)])
-    assert float(read(ill[60])) == pytest.approx(expected, rel=1e-5, nan_ok=True)
-    changed = [index for index in range(100) if ill[index] != healthy[index] or np.isnan(read(ill[index]))]
-    assert set(changed) <= set(range(50, 70))
-    assert len(changed) >= 17
-
-
-def test_other_joints_are_left_alone() -> None:
-    healthy = faulty([])[60]["motor_state"]
-    ill = faulty([Event(0.05, "encoder_jump", value=0.5, joint="left_knee_joint")])[60]["motor_state"]
-    assert [slot for slot in range(SLOTS) if healthy[slot] != ill[slot]] == [KNEE]
-
-
-def test_faults_of_the_same_kind_on_two_joints_overlap() -> None:
-    events = [
-        Event(0.03, "encoder_frozen", joint="left_knee_joint"),
-        Event(0.05, "encoder_frozen", joint="right_knee_joint"),
-    ]
-    last = faulty(events)[-1]["motor_state"]["q"]
-    np.testing.assert_allclose([last[3], last[9], last[0]], [0.03, 0.05, 0.099], rtol=1e-5)
-
-
-def test_the_campaign_has_at_least_twenty_kinds_of_fault() -> None:
-    assert len(FAULTS) >= 20
-    assert all(KINDS[kind].text for kind in FAULTS)
 
 
 def test_faults_of_the_wire_reach_the_controller() -> None:
@@ -525,38 +313,6 @@ def test_lines_on_a_socket_are_buttons_sticks_and_events(tmp_path: Path) -> None
     assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"kind": "earthquake"}, "kind 'earthquake'; allowed: state_frozen"),
-        ({"kind": "nan"}, "joint None; nan has a joint"),
-        ({"kind": "push", "joint": "left_knee_joint"}, "push has no joint"),
-        ({"kind": "nan", "joint": "tail"}, "joint 'tail'; allowed: left_hip_pitch_joint"),
-        ({"kind": "push", "at": -1}, "at -1; allowed: a number of seconds"),
-        ({"kind": "push", "value": "hard"}, "value 'hard'; allowed: a number"),
-        ({"kind": "press", "value": "C"}, "presses 'C'; allowed: R1"),
-        ({"kind": "sticks", "value": [2, 0, 0, 0]}, "each from -1 to 1"),
-        ({"kind": "push", "when": 1}, "allowed: an object of at, duration"),
-    ],
-)
-def test_an_event_that_does_not_exist_is_refused_in_one_sentence(row: dict, message: str) -> None:
-    with pytest.raises(ScriptError) as refused:
-        parse_event(row, "event 0", G1)
-    assert message in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-def test_a_script_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "script.json"
-    path.write_text(json.dumps([{"at": 2, "kind": "press", "value": "Start", "duration": 0.2}, {"kind": "push"}]))
-    assert read_script(path, G1) == (Event(2.0, "press", 0.2, "Start"), Event(0.0, "push"))
-    path.write_text("[")
-    with pytest.raises(ScriptError, match=r"script.json: is not JSON"):
-        read_script(path, G1)
-    with pytest.raises(ScriptError, match=r"cannot be read \(No such file"):
-        read_script(tmp_path / "none.json", G1)
-
-
 # -- clocks and truth -------------------------------------------------------------------------------------------------
 
 
@@ -645,23 +401,6 @@ def test_real_time_states_come_in_order_and_commands_are_obeyed() -> None:
     assert life.summary.obeyed > 100
     assert (np.diff(life.ticks) > 0).all()
     assert len(life.summary.late) == 250
-
-
-def test_the_viewer_shows_where_the_bodies_are() -> None:
-    pytest.importorskip("viser", minversion="1.0", reason="the viewer is not installed (extra [view])")
-    robot = body()
-    viewer = Viewer(robot.model, port=0)
-    try:
-        robot.data.qpos[:3] = 1.0, 2.0, 3.0
-        mujoco.mj_kinematics(robot.model, robot.data)
-        viewer.show(robot.data)
-        pelvis = viewer.bodies[robot.model.body("pelvis").id]
-        end = time.monotonic() + 5.0
-        while not np.allclose(pelvis.position, (1.0, 2.0, 3.0)) and time.monotonic() < end:
-            time.sleep(0.01)
-        np.testing.assert_allclose(pelvis.position, (1.0, 2.0, 3.0))
-    finally:
-        viewer.close()
 
 
 def test_real_time_ends_when_it_is_told_to() -> None:
