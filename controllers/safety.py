@@ -89,8 +89,8 @@ class Limits:
     """[rad/s]; raise it for policies that spin or roll."""
     joint_speed: Level = Level(0.9, 1.0)
     """Of the joint's limit."""
-    joint_position: Level = Level(0.0, 0.1)
-    """[rad] beyond the range."""
+    joint_position: Level = Level(0.05, 0.2)
+    """[rad] beyond the range: stops give way, and encoders are not calibrated better."""
     position_jump: Level = Level(2.0, 4.0)
     """Of what the speed limit allows."""
     target_jump: Level = Level(1.0, 2.0)

@@ -76,15 +76,17 @@ class Checks:
         limits, last = self.limits, self._last
         if last is None or sample.tick != last.tick:
             self._tick_at = now
-        imu = (sample.quaternion, sample.angular_velocity, sample.linear_acceleration)
+        imu = (sample.quaternion, sample.angular_velocity)  # an accelerometer may go on without them
         if last is None or any(
-            a.tobytes() != b.tobytes()
-            for a, b in zip(imu, (last.quaternion, last.angular_velocity, last.linear_acceleration), strict=True)
+            a.tobytes() != b.tobytes() for a, b in zip(imu, (last.quaternion, last.angular_velocity), strict=True)
         ):
             self._imu_at = now
         if any(sample.remote):
             self._remote_at, self._remote_heard = now, True
-        self._judge("state_values", safety.not_finite(*imu, sample.position, sample.velocity, sample.torque))
+        self._judge(
+            "state_values",
+            safety.not_finite(*imu, sample.linear_acceleration, sample.position, sample.velocity, sample.torque),
+        )
         self._judge("quaternion_length", safety.quaternion_length(sample.quaternion))
         self._judge("tilt", safety.tilt(sample.quaternion))
         self._judge("angular_rate", safety.angular_rate(sample.angular_velocity))

@@ -28,6 +28,9 @@ STIFFNESS_TO_DAMPING = 2.0
 SCALE_LIMIT = 8.0
 """Torque that one unit of action adds, relative to the joint's limit; published policies end at 2 (ASAP's waist)."""
 
+RAISABLE = {"angular_rate": 20.0, "joint_speed": 1.5, "tilt": 1.6, "target_jump": 4.0}
+"""Levels of checks that a policy may raise for itself, and how far, in the units of `controllers.safety.CHECKS`."""
+
 
 def fit(policy: Policy, robot: G1, motion_duration: float | None = None) -> None:
     """Raises PolicyError unless that robot may be given to that policy.
@@ -63,6 +66,12 @@ def fit_tables(spec: PolicySpec, robot: G1) -> None:
     _fit_rates(spec)
     _fit_numbers(spec, spec.joints, robot)
     _fit_sizes(spec, spec.joints)
+    for limit in spec.limits:
+        if limit.applied == "by the caller" and not 0 < limit.value <= RAISABLE.get(limit.name, 0.0):
+            raise PolicyError(
+                f"policy_spec.limits {limit.name} is {limit.value:g} {limit.unit}; allowed for the caller: "
+                + ", ".join(f"{name} up to {most:g}" for name, most in RAISABLE.items())
+            )
 
 
 def _fit_rates(spec: PolicySpec) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from controllers import safety
 from controllers.safety import TRIP, Finding
-from deploy.controller import Controller, Plan, message_of, sample_of, slots_of
+from deploy.checks import Sample
+from deploy.controller import Controller, Decision, Plan, message_of, sample_of, slots_of
 from deploy.fit import WRITE_HZ
 from deploy.journal import Journal
 from deploy.modes import Answer, Mode, Request
@@ -22,7 +23,7 @@ from deploy.wire import G1Link
 
 LONGEST_GAP = 10.0  # [s] between two ticks; more is a tick that is wrong
 PATIENCE = 5.0  # [s] of real time without a state, after which the robot has left
-BATTERY_EVERY = 25  # states between two looks at the battery
+BATTERY_EVERY = 5  # states between two looks at the battery
 
 
 @dataclass
@@ -69,21 +70,36 @@ def run_lock_step(
     journal = Journal(recording, plan, slots, {"lock_step": True}) if recording else None
     period, per_answer = 1 / WRITE_HZ, round(WRITE_HZ / plan.control_hz)
     outcome = Outcome()
-    answer, now, last_tick, epoch_at = None, 0.0, None, 0
-    epoch = 0
+    answer: Answer | None = None
+    sample: Sample | None = None
+    now, epoch, epoch_at = 0.0, 0, 0
+
+    def note(decision: Decision, tick: int) -> None:
+        outcome.mode = decision.command.mode
+        trips = [finding for finding in decision.risen if finding.level == TRIP]
+        outcome.trips += trips
+        if trips and outcome.tripped_at is None:
+            outcome.tripped_at = now
+        if outcome.mode == Mode.DAMP and outcome.damped_at is None:
+            outcome.damped_at = now
+        if journal:
+            journal.decision(decision, tick, round(1e9 * now))
+
     try:
         while now < duration - 1e-9:
             if not link.states.wait(PATIENCE):
                 break
             message = link.states.take()
             controller.checks.crc(now, link.states.received, link.states.crc_errors, link.states.crc_errors_in_a_row)
-            if message is None:  # its CRC was wrong, and the robot does not wait for an answer to it
-                now += period
+            if message is None:  # its CRC was wrong; the next good state's tick says how much time has passed
                 continue
-            sample = sample_of(message.data, motors)
-            passed = 0.0 if last_tick is None else (sample.tick - last_tick) / 1000
-            now += passed if period < passed < LONGEST_GAP else period
-            last_tick = sample.tick
+            before, sample = sample, sample_of(message.data, motors)
+            if before is not None and (missed := _missed(before.tick, sample.tick, period)):
+                for _ in range(missed):
+                    # In real time the writer would have decided without a state, and the robot would have obeyed.
+                    now += period
+                    note(controller.decide(now, before, False, None, answer), before.tick)
+            now += period
             outcome.states += 1
             if link.others.take() is not None:
                 controller.checks.report("foreign_publisher", 1)
@@ -106,21 +122,18 @@ def run_lock_step(
                     outcome.finished |= answered.answer.finished
                     if journal:
                         journal.answer(machine.wanted, sample.tick, answered, round(1e9 * now))
-            request = script(now, machine.mode)
-            decision = controller.decide(now, sample, True, request, answer, new)
-            command = decision.command
-            link.publish_command(message_of(command, sample.mode_machine, motors, sample.tick))
-            outcome.mode = command.mode
-            for finding in decision.risen:
-                if finding.level == TRIP:
-                    outcome.trips.append(finding)
-                    outcome.tripped_at = now if outcome.tripped_at is None else outcome.tripped_at
-            if command.mode == Mode.DAMP and outcome.damped_at is None:
-                outcome.damped_at = now
             if journal:
                 journal.state(sample, round(1e9 * now), sample.tick * 1_000_000)
-                journal.decision(decision, sample.tick, round(1e9 * now))
+            decision = controller.decide(now, sample, True, script(now, machine.mode), answer, new)
+            link.publish_command(message_of(decision.command, sample.mode_machine, motors, sample.tick))
+            note(decision, sample.tick)
     finally:
         if journal:
             journal.close()
     return outcome
+
+
+def _missed(before: int, tick: int, period: float) -> int:
+    """States between these two ticks [ms]; none where the tick itself is wrong."""
+    passed = (tick - before) / 1000
+    return round(passed / period) - 1 if period < passed < LONGEST_GAP else 0

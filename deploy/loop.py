@@ -31,8 +31,8 @@ from deploy.controller import Plan
 from deploy.journal import channels_of, facts_of
 from deploy.modes import KEYS, Mode, Request, Timing
 from deploy.motion_switcher import MotionSwitcher
-from deploy.processes import REQUESTS, Setup, guard_process, policy_process, rings_of, writer_process
-from deploy.runner import gains_of, load_slots, stand_of
+from deploy.processes import REQUESTS, Setup, guard_process, policy_process, rings_of, strangers, writer_process
+from deploy.runner import gains_of, limits_of, load_slots, stand_of
 from deploy.shared import Shared
 from deploy.wire import G1Link, Network
 
@@ -94,7 +94,9 @@ def plan_of(config: RunConfig) -> tuple[Plan, tuple]:
     slots = load_slots(config.policies, config.clips, robot)
     control_hz = slots[0].spec.rates.control_hz if slots else 50.0
     policies = tuple(gains_of(slot, robot) for slot in slots)
-    return Plan(robot, stand_of(slots, robot), policies, control_hz, config.limits, config.timing.check()), slots
+    return Plan(
+        robot, stand_of(slots, robot), policies, control_hz, limits_of(slots, config.limits), config.timing.check()
+    ), slots
 
 
 def run_command(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
@@ -121,6 +123,7 @@ def run_command(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
                   config.real_time)  # fmt: skip
     processes = _start(setup, shared)
     shared.remove()
+    say("processes: " + ", ".join(f"{name} {process.pid}" for name, process in processes.items()))
     say(f"recording into {path}; keys: s stand, 1-9 policy, space or d damp, z arm again, q end")
     drain = _Drain(shared, recorder, tuple(names), say)
     interrupted: list[int] = []
@@ -178,7 +181,7 @@ def _meet(link: G1Link, config: RunConfig, say: Callable[[str], None]) -> dict[s
         switcher = MotionSwitcher(link.participant)
         for mode in switcher.release():
             say(f"the robot's motion controller {mode.name!r} has let go")
-    others = link.foreign_publishers()
+    others = strangers(link, ())
     if others:
         raise RunError(f"{', '.join(map(str, others))} can command this robot too; end it first")
     return {"mode_machine": number, "interface": config.network.interface, "domain": config.network.domain}

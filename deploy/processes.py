@@ -16,8 +16,9 @@ import gc
 import os
 import select
 import signal
+import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,13 +33,14 @@ from deploy.journal import answer_record, channels_of, command_record, fault_rec
 from deploy.modes import Answer, Command, Hold, Mode, Request
 from deploy.runner import Runner, Slot, load_slots
 from deploy.shared import Shared
-from deploy.wire import G1Link, Network
+from deploy.wire import G1Link, Network, Peer
 
 PERIOD = 1 / WRITE_HZ  # [s]
 SLACK = 1.5  # periods that the writer waits for a state before it commands without one
 HUNG = 0.05  # [s] without a heartbeat of the writer
 LINGER = 10.0  # [s] of damping after the runtime is gone
-SCAN_EVERY = 50  # commands between two looks at who else may command, and at the battery
+SCAN_EVERY = 50  # commands between two looks at who else may command
+BATTERY_EVERY = 5  # commands between two looks at the battery
 REQUESTS = ("stand", "policy", "damp", "rearm")
 FIFO_PRIORITY = {"guard": 82, "writer": 81, "policy": 80}
 
@@ -248,7 +250,9 @@ def writer_process(setup: Setup) -> None:
             controller.checks.report("foreign_publisher", 1)
         count += 1
         if count % SCAN_EVERY == 0:
-            _scan(link, controller, own)
+            controller.checks.report("foreign_publisher", len(strangers(link, own)))
+        if count % BATTERY_EVERY == 0 and (battery := link.take_battery()) is not None:
+            controller.checks.report("battery", 100.0 - float(battery.data["soc"]))
         request = inbox.request()
         if shared.get("stop"):
             request = Request("damp")
@@ -279,13 +283,18 @@ def writer_process(setup: Setup) -> None:
     shared.set("writer_done", 1)
 
 
-def _scan(link: G1Link, controller: Controller, own: set[str]) -> None:
-    """Who else could command, and the battery."""
-    strangers = [peer for peer in link.foreign_publishers() if peer.pid not in own]
-    controller.checks.report("foreign_publisher", len(strangers))
-    battery = link.take_battery()
-    if battery is not None:
-        controller.checks.report("battery", 100.0 - float(battery.data["soc"]))
+def strangers(link: G1Link, own: Collection[str]) -> list[Peer]:
+    """Living processes that could command this robot, apart from those with these process numbers.
+
+    DDS knows a process that was killed for ten more seconds; and a process that has just come may be known before it
+    has said who it is: it counts as soon as it has, and what it commands counts at once."""
+    here = socket.gethostname()
+    found = []
+    for peer in link.foreign_publishers():
+        dead = peer.host == here and peer.pid.isdigit() and not Path(f"/proc/{peer.pid}").exists()
+        if peer.pid != "unknown" and not dead and peer.pid not in own:
+            found.append(peer)
+    return found
 
 
 def _journal(rings: Mapping, channels: Mapping[str, np.dtype], decision: Decision, tick: int, at: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from controllers.g1 import G1, default_pose, gains
 from controllers.motion import Clip, MotionPlayer, load_clip
 from controllers.observation import JointState, Observer
 from controllers.policy import Policy, load_policy
+from controllers.safety import Level, Limits
 from controllers.spec import PolicyError, PolicySpec
 from deploy.checks import Sample
-from deploy.fit import fit
+from deploy.fit import RAISABLE, fit
 from deploy.modes import Answer, Hold
 
 WARM_UP = 20
@@ -93,6 +95,19 @@ def stand_of(slots: Sequence[Slot], robot: G1) -> Hold:
             at = robot.joint_indices(tuple(clip.joint_names[index] for index in shared))
             pose[at] = clip.joint_position[0, shared]
     return Hold(pose, stiffness, damping)
+
+
+def limits_of(slots: Sequence[Slot], limits: Limits) -> Limits:
+    """The operator's levels, raised to what the policies say of themselves (`policy_spec.limits`, by the caller): a
+    policy that spins or jumps does so in its training too."""
+    for slot in slots:
+        for limit in slot.spec.limits:
+            if limit.applied == "by the caller" and limit.name in RAISABLE:
+                level = getattr(limits, limit.name)
+                if limit.value > level.trip:
+                    raised = Level(level.warn / level.trip * limit.value, limit.value)
+                    limits = dataclasses.replace(limits, **{limit.name: raised})
+    return limits
 
 
 @dataclass(frozen=True)

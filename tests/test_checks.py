@@ -78,7 +78,7 @@ def test_a_robot_that_stands_still_says_nothing() -> None:
         ("tilt", {"quaternion": np.array([np.cos(0.6), np.sin(0.6), 0, 0])}),
         ("angular_rate", {"angular_velocity": np.array([0, 0, -11.0])}),
         ("joint_speed", {"velocity": -1.1 * ROBOT.speed_limit}),
-        ("joint_position", {"position": ROBOT.upper + 0.2}),
+        ("joint_position", {"position": ROBOT.upper + 0.3}),
         ("temperature", {"temperature": np.full((N, 2), [30, 101])}),
         ("motor_fault", {"motor_fault": np.eye(N, dtype=int)[3]}),
         ("mode_machine", {"mode_machine": 6}),

@@ -14,7 +14,7 @@ from onnx import helper
 from controllers.evidence import KEY, Evidence, check_evidence, make_evidence
 from controllers.g1 import REVISIONS, revision
 from controllers.policy import Policy, load_policy
-from controllers.spec import PolicyError, PolicySpec
+from controllers.spec import Limit, PolicyError, PolicySpec
 from deploy.fit import fit, fit_tables
 from deploy.mutations import CLIP, KINDS, campaign, mutations
 from sim.wrap import read_spec, wrap_policy
@@ -85,6 +85,10 @@ GAINS = json.loads(ASAP.read_text())["joints"]
         (changed(rates={"native_hz": 100.0}), "rates.native_hz is 100; allowed: 50"),
         (changed(rates={"physics_hz": 130.0}), "rates.physics_hz is 130; allowed: a multiple of 50"),
         (changed(action={"meaning": "torque"}), "action.meaning is 'torque'; allowed: 'joint target"),
+        (
+            dataclasses.replace(read_spec(ASAP), limits=(Limit("tilt", 3.0, "rad", "by the caller"),)),
+            "policy_spec.limits tilt is 3 rad; allowed for the caller: angular_rate up to 20",
+        ),
         (dataclasses.replace(read_spec(ASAP), robot="h1"), "policy_spec.robot is 'h1'; allowed: g1_29dof"),
         (dataclasses.replace(read_spec(ASAP), joints=None), "policy_spec.joints is absent"),
     ],
