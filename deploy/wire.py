@@ -42,7 +42,8 @@ TORSO_IMU_TOPIC = "rt/secondary_imu"
 BATTERY_TOPIC = "rt/lf/bmsstate"
 
 LOOPBACK = "lo"
-LOSSLESS_DEPTH = 128  # messages kept for a reader that asks for all of them: a quarter of a second at 500 Hz
+WRITER_DEPTH = 128  # messages kept for retransmission: a quarter of a second at 500 Hz
+LOSSLESS_DEPTH = 1000  # messages kept for a reader that asks for all of them: two seconds at 500 Hz
 
 TYPE_NAMES = {
     LOW_COMMAND: "LowCmd_",
@@ -386,7 +387,7 @@ class Reader:
 
 
 class Writer:
-    """Of one topic. Never blocks on a reader that lags or has died: it keeps the newest LOSSLESS_DEPTH messages."""
+    """Of one topic. Never blocks on a reader that lags or has died: it keeps the newest WRITER_DEPTH messages."""
 
     def __init__(self, participant: Participant, topic: str, layout: np.dtype):
         from cyclonedds.pub import DataWriter
@@ -398,7 +399,7 @@ class Writer:
         self._entity = DataWriter(
             participant.entity,
             participant.topic(topic, self._class),
-            Qos(Policy.Reliability.Reliable(duration(milliseconds=1)), Policy.History.KeepLast(LOSSLESS_DEPTH)),
+            Qos(Policy.Reliability.Reliable(duration(milliseconds=1)), Policy.History.KeepLast(WRITER_DEPTH)),
         )
 
     def write(self, message: np.ndarray) -> None:
