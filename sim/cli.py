@@ -8,6 +8,7 @@ sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
 sim eval g1 kick.onnx --clip kick.npz --spec controllers/policies/asap.json
 sim wrap kick.onnx --spec controllers/policies/asap.json -o policy.onnx
+sim play policy.onnx --clip sim/motions/library/squat.npz
 sim robot g1_29dof --out runs/robots --picture
 sim motions import walk.pkl -o clips
 sim bench quadrotor
@@ -27,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+
+from sim.tasks.tracking_config import Setting
 
 if TYPE_CHECKING:
     from sim.run import Run
@@ -89,12 +92,39 @@ class EvaluateG1:
     """One motion for each policy, or one for all: clip.npz, or a file that `sim motions import` reads."""
     spec: Path | None = None
     """Specification (JSON) of the policies that do not hold one; controllers/policies/asap.json for ASAP's."""
-    robot: str | None = None
-    """Revision of the G1; the policy's own when absent."""
-    physics_hz: float | None = None
-    """Physics steps per second; those of the policy's training when absent."""
+    setting: Annotated[Setting, tyro.conf.arg(name="")] = Setting()  # noqa: RUF009 (frozen)
+    """In what they are judged."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/eval_g1.json")
     """File for the numbers (.json)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Play:
+    """Watch a policy track motions on the simulated G1, in the browser, and push it; needs the extra [view]."""
+
+    policy: tyro.conf.Positional[Path | None] = None
+    """policy.onnx; absent with --zero and --random."""
+    zero: bool = False
+    """Answer nothing but zeros instead: joints follow the motion by themselves."""
+    random: bool = False
+    """Answer random numbers from -1 to 1 instead."""
+    clip: tuple[Path, ...]
+    """clip.npz to track; of several, each episode picks one."""
+    robot: str | None = None
+    """Revision of the G1; the policy's own when absent."""
+    robots: int = 1
+    """How many, side by side."""
+    seed: int = 0
+    """Of random answers, worlds and pushes."""
+    randomised: bool = False
+    """Worlds, noise, delays, starts and random pushes as in a training; the robot on paper, undisturbed, when off."""
+    port: int = 8080
+    """Of the page on this machine."""
+    video: Path | None = None
+    """Write a video (.mp4) of each motion once instead; needs a graphics library that draws off-screen (EGL; or OSMesa
+    with MUJOCO_GL=osmesa) or a display."""
+    fps: int = 25
+    """Pictures per second of the video."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +218,9 @@ def parse(words: list[str]) -> Any:
         "motions": _group("Import, retarget, repair and judge motions of the humanoid."),
     }
     return _choose(
-        "sim", groups | {"resume": Resume, "report": Report, "robot": Robot, "wrap": Wrap}, words or ["--help"]
+        "sim",
+        groups | {"resume": Resume, "play": Play, "report": Report, "robot": Robot, "wrap": Wrap},
+        words or ["--help"],
     )
 
 
@@ -261,6 +293,7 @@ def _trainings(preset: str) -> dict[str, Any]:
         config: TrackConfig = TrackConfig(task=PRESETS[preset]),  # noqa: B008 (frozen)
         out: Path = Path("runs/track"),
         preset: Literal["realign", "asap"] = "realign",
+        threads: int | None = None,
     ) -> Callable[[], None]:
         """Train a policy that tracks motions on the simulated G1; needs the extra [train].
 
@@ -268,8 +301,10 @@ def _trainings(preset: str) -> dict[str, Any]:
             config: The training.
             out: Run folder to make.
             preset: Where the settings of the task start from: what we found best, or what the ASAP paper published.
+            threads: Threads that simulate; all cores that this process may use when absent. On a busy machine one
+                thread can be faster than two.
         """
-        return lambda: _begin("g1-track", config.check(), config.seed, out, None)
+        return lambda: _begin("g1-track", config.check(), config.seed, out, threads)
 
     # Annotations are text in this module, and text is looked up where these names are not.
     quad_teachers.__annotations__["config"] = tyro.conf.OmitArgPrefixes[TeacherConfig]
@@ -299,9 +334,9 @@ def _perform(command: Any) -> None:
     elif isinstance(command, EvaluateG1):
         from sim.tracking import evaluate_g1_command
 
-        evaluate_g1_command(
-            command.policies, command.clip, command.output, command.spec, command.robot, command.physics_hz
-        )
+        evaluate_g1_command(command.policies, command.clip, command.output, command.spec, command.setting)
+    elif isinstance(command, Play):
+        _play(command)
     elif isinstance(command, Wrap):
         from sim.wrap import read_spec, wrap_policy
 
@@ -327,6 +362,29 @@ def _perform(command: Any) -> None:
         report_command(command.run, command.markdown)
     else:
         command()
+
+
+def _play(command: Play) -> None:
+    given = (command.policy is not None) + command.zero + command.random
+    if given != 1:
+        raise ValueError(f"{given} of a policy, --zero and --random are given; allowed: one of them")
+    if command.video is not None:
+        from sim.robots.g1_files import load_drawing
+
+        load_drawing()
+    from sim.play import play_command
+
+    play_command(
+        command.policy or ("zero" if command.zero else "random"),
+        command.clip,
+        command.robot,
+        command.robots,
+        command.seed,
+        command.randomised,
+        command.port,
+        command.video,
+        command.fps,
+    )
 
 
 def _use(threads: int | None) -> None:

@@ -1,13 +1,15 @@
 """How well does a policy track a motion on the simulated G1?
 
 The policy sees what its specification says and nothing else (`controllers.observation.Observer`); the simulated joint
-controllers have the policy's gains and act at every physics step. Errors are those of the ASAP paper: distances of 27
-points (24 body origins, two hands, head) from where the motion, played on the same model, has them at the same time;
-and the same for the 24 body origins alone, which are the ends of the joints and no extrapolation beyond them.
+controllers have the policy's gains and act at every physics step. The world is the robot on paper, or many random ones
+(`sim.randomize`). Errors are those of the ASAP paper: distances of 27 points (24 body origins, two hands, head) from
+where the motion, played on the same model, has them at the same time; and the same for the 24 body origins alone, which
+are the ends of the joints and no extrapolation beyond them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Sequence
@@ -20,15 +22,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from controllers.g1 import G1, KEY_POINTS, default_pose, gains, revision
+from controllers.g1 import G1, KEY_POINTS, gains, revision
 from controllers.motion import Clip, load_clip
-from controllers.observation import JointState, Observer
 from controllers.policy import Policy, load_policy
 from controllers.spec import PolicyError, PolicySpec
+from sim import metrics
+from sim.backends.engine import Engine, EngineName, make_engine
 from sim.motions.detect import Choices
 from sim.motions.importers import import_file
-from sim.robots.g1 import build_model, joint_addresses, states_of
-from sim.run import facts, write_json
+from sim.randomize import NONE, Spread
+from sim.run import facts, progress, write_json
+from sim.tasks.tracking import Tracking
+from sim.tasks.tracking_config import Ramp, Setting, TrackingConfig
 from sim.wrap import has_spec, load_foreign, read_spec
 
 WIDE = 160  # columns of a table in a file
@@ -56,66 +61,122 @@ class Flown:
     reference_w: np.ndarray
     """Where they should have been [m], (K, points, 3)."""
     saturation: float
-    """Share of torques at their limit, over joints and physics steps."""
+    """Share of torques at their limit, over joints and control steps."""
+    power: float
+    """Mean over time of the sum over joints of |torque times velocity| [W]."""
     qpos: np.ndarray
     """The simulated robot, (K, nq)."""
 
 
 def track(policy: Stepper, clip: Clip, robot: G1, physics_hz: float | None = None) -> Flown:
-    """Track that motion from its first frame to its last, from the state that it begins in.
+    """Track that motion once on the robot on paper; see `track_worlds`."""
+    return track_worlds(policy, clip, robot, physics_hz)[0]
+
+
+def track_worlds(
+    policy: Stepper,
+    clip: Clip,
+    robot: G1,
+    physics_hz: float | None = None,
+    worlds: int = 1,
+    spread: Spread = NONE,
+    seed: int = 0,
+    engine: EngineName = "mujoco",
+) -> list[Flown]:
+    """Track that motion from its first frame to its last, from the state that it begins in, in each of the worlds.
 
     Args:
         policy: Says in its specification what it sees and how its joints are held.
         clip: The motion.
-        robot: The revision; joints that the policy does not know are held at their default with the ASAP gains.
+        robot: The revision; joints that the policy does not know are held where the motion begins, with ASAP's gains.
         physics_hz: Physics steps per second, a multiple of the control rate; those of the training when absent.
+        worlds: How many.
+        spread: How far they are from the robot on paper.
+        seed: Of the worlds, starts, noise and pushes.
+        engine: The physics.
     """
     spec = policy.spec
-    observer = Observer(spec, 1, clip.duration)
-    model = _model_for(spec, robot, physics_hz or spec.rates.physics_hz)
-    data = mujoco.MjData(model)
-    points = _Points(model)
-    qpos_at, dof_at = joint_addresses(model, observer.joints.names)
-    substeps = round(1 / (spec.rates.control_hz * model.opt.timestep))
-    dt = substeps * model.opt.timestep
-    steps = int(np.floor(clip.duration / dt + 1e-9))
-    if steps < 1:
-        raise ValueError(f"the motion lasts {clip.duration:g} s; allowed: at least one control step of {dt:g} s")
-
-    reference = states_of(clip, model, robot, np.arange(steps + 1) * dt)
-    data.qpos[:], data.qvel[:] = reference[0][0], reference[1][0]
-    mujoco.mj_forward(model, data)
-    targets = default_pose(robot)
-    seen = robot.joint_indices(observer.joints.names)
-    limits = model.actuator_forcerange[:, 1]
-    h = policy.reset(1)
-    found, wanted, qpos, saturated = [], [], [], 0.0
-    for step in range(steps):
-        state = JointState(
-            data.qpos[None, 3:7], data.qvel[None, 3:6], data.qpos[None, qpos_at], data.qvel[None, dof_at]
+    config = _task(spec, robot, physics_hz or spec.rates.physics_hz, spread)
+    if clip.duration < config.control_step:
+        raise ValueError(
+            f"the motion lasts {clip.duration:g} s; allowed: at least one control step of {config.control_step:g} s"
         )
-        action, h = policy.step(observer.observe(state, step * dt), h)
-        targets[seen] = observer.targets(action)[0]
-        data.ctrl[:] = targets
-        for _ in range(substeps):
-            mujoco.mj_step(model, data)
-            saturated += float(np.mean(np.abs(data.actuator_force) >= limits * (1 - 1e-9)))
-        if not np.isfinite(data.qpos).all():
+    physics = _engine(engine, spec, robot, worlds, config)
+    try:
+        task = Tracking(physics, [clip], config, spec, seed, from_start=True)
+        return _tracked(policy, task)
+    finally:
+        physics.close()
+
+
+def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
+    """Step until every robot has reached the end or is lost, and cut each one's record there."""
+    count, steps = task.count, int(task.table.length[0]) - 1
+    points, limit = task.points, 1 - 1e-9
+    found, wanted = np.zeros((2, steps, count, len(points), 3))
+    qpos = np.zeros((steps, count, task.engine.qpos.shape[1]))
+    saturated, power = np.zeros((2, steps, count))
+    kept = np.full(count, steps)  # control steps until the robot was lost
+    broken = np.zeros(count, dtype=bool)
+    h, seen = policy.reset(count), task.observe()
+    for step in range(steps):
+        action, h = policy.step(seen["actor"], h)
+        seen, _, _, info = task.step(action)
+        now = info["step"]
+        found[step], wanted[step] = now.found.position[:, points], now.wanted.position[:, points]
+        qpos[step] = now.qpos
+        saturated[step] = np.mean(np.abs(now.torque) >= task.torque_limit * limit, axis=1)
+        power[step] = np.abs(now.torque * now.qvel[:, 6:]).sum(axis=1)
+        fresh = info["lost"] & (kept == steps) & ~broken
+        kept[fresh], broken[fresh] = step + 1, info["broken"][fresh]
+        h[info["lost"]] = policy.reset(count)[info["lost"]]
+        if step + 1 < steps and (kept < steps).all():
             break
-        found.append(points.of(data.qpos))
-        wanted.append(points.of(reference[0][step + 1]))
-        qpos.append(data.qpos.copy())
-        if np.linalg.norm(found[-1] - wanted[-1], axis=1).mean() > LOST:
-            break
-    kept = len(found)
-    lost = kept < steps or bool(np.linalg.norm(found[-1] - wanted[-1], axis=1).mean() > LOST)
-    return Flown(
-        completed=max(kept - 1, 0) / steps if lost else 1.0,
-        points_w=np.reshape(found, (kept, -1, 3)),
-        reference_w=np.reshape(wanted, (kept, -1, 3)),
-        saturation=saturated / max(kept * substeps, 1),
-        qpos=np.reshape(qpos, (kept, -1)),
+    flown = []
+    for robot in range(count):
+        lost = bool(kept[robot] < steps or np.linalg.norm(found[-1, robot] - wanted[-1, robot], axis=1).mean() > LOST)
+        last = int(kept[robot]) - bool(broken[robot])  # of a state that is not finite there is no record
+        flown.append(
+            Flown(
+                completed=(kept[robot] - 1) / steps if lost else 1.0,
+                points_w=found[:last, robot],
+                reference_w=wanted[:last, robot],
+                saturation=float(saturated[:last, robot].mean()) if last else 0.0,
+                power=float(power[:last, robot].mean()) if last else 0.0,
+                qpos=qpos[:last, robot],
+            )
+        )
+    return flown
+
+
+def _task(spec: PolicySpec, robot: G1, physics_hz: float, spread: Spread) -> TrackingConfig:
+    """The task in which nothing but the paper's criterion ends an episode."""
+    substeps = physics_hz / spec.rates.control_hz
+    if abs(substeps - round(substeps)) > 1e-9 or substeps < 1:
+        raise ValueError(
+            f"physics at {physics_hz:g} Hz; allowed: a multiple of the {spec.rates.control_hz:g} Hz control"
+        )
+    return TrackingConfig(
+        robot=robot.name,
+        physics_step=1 / physics_hz,
+        substeps=round(substeps),
+        ahead=(),
+        rest=0.0,
+        lost_distance=Ramp(LOST, LOST, LOST, 0.0),
+        lost_angle=np.pi,
+        lost_height=np.inf,
+        spread=spread,
     )
+
+
+def _engine(name: EngineName, spec: PolicySpec, robot: G1, count: int, config: TrackingConfig) -> Engine:
+    """The robot with the gains of the policy."""
+    if spec.joints is None:
+        raise PolicyError(f"policy_spec.joints is absent; allowed: joints (the policy is for a {spec.robot})")
+    stiffness, damping = (values.copy() for values in gains(robot, "asap"))
+    seen = robot.joint_indices(spec.joints.names)
+    stiffness[seen], damping[seen] = spec.joints.stiffness, spec.joints.damping
+    return make_engine(name, robot, count, stiffness, damping, config.physics_step, config.substeps)
 
 
 def errors(flown: Flown, control_hz: float) -> dict[str, float | None]:
@@ -145,38 +206,6 @@ def errors(flown: Flown, control_hz: float) -> dict[str, float | None]:
     }
 
 
-class _Points:
-    """The 27 tracked points of a configuration: the pelvis, the other bodies, hands and head."""
-
-    def __init__(self, model: mujoco.MjModel) -> None:
-        self._model, self._data = model, mujoco.MjData(model)
-        self._bodies = [b for b in range(1, model.nbody) if "wrist" not in model.body(b).name]
-        self._sites = [model.site(point.name).id for point in KEY_POINTS]
-
-    def of(self, qpos: np.ndarray) -> np.ndarray:
-        """World positions [m], (27, 3)."""
-        self._data.qpos[:] = qpos
-        mujoco.mj_kinematics(self._model, self._data)
-        return np.concatenate([self._data.xpos[self._bodies], self._data.site_xpos[self._sites]])
-
-
-def _model_for(spec: PolicySpec, robot: G1, physics_hz: float) -> mujoco.MjModel:
-    """The robot with the gains of the policy."""
-    substeps = physics_hz / spec.rates.control_hz
-    if abs(substeps - round(substeps)) > 1e-9 or substeps < 1:
-        raise ValueError(
-            f"physics at {physics_hz:g} Hz; allowed: a multiple of the {spec.rates.control_hz:g} Hz control"
-        )
-    assert spec.joints is not None  # an Observer has checked it
-    stiffness, damping = (values.copy() for values in gains(robot, "asap"))
-    seen = robot.joint_indices(spec.joints.names)
-    stiffness[seen], damping[seen] = spec.joints.stiffness, spec.joints.damping
-    model = build_model(robot, stiffness=stiffness, damping=damping, timestep=1 / physics_hz)
-    # A state that is not finite is the end of the motion here; MuJoCo would start over at the origin.
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-    return model
-
-
 def load(path: Path, spec: Path | None) -> Policy:
     """That policy file; one that says nothing about itself with the specification in the file `spec`."""
     if not path.is_file():
@@ -196,40 +225,87 @@ def evaluate_g1_command(
     clip_paths: Sequence[Path],
     output: Path,
     spec: Path | None = None,
-    robot: str | None = None,
-    physics_hz: float | None = None,
+    setting: Setting = Setting(),  # noqa: B008 (frozen)
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Track one motion per policy, or one motion with all of them; print the table and write `output` (.json)."""
-    if len(clip_paths) not in (1, len(policy_paths)):
-        raise ValueError(
-            f"{len(policy_paths)} policies and {len(clip_paths)} clips; allowed: one clip, or one for each"
-        )
+    """Track one motion per policy, or all motions with one policy, or one motion with all policies; print the table and
+    write `output` (.json)."""
+    setting.check()
+    pairs = _pairs(policy_paths, clip_paths)
     console = console or Console(width=None if sys.stdout.isatty() else WIDE)
-    content: dict[str, Any] = {"facts": facts(0) | {"mujoco": mujoco.__version__}, "results": []}
-    clips = list(clip_paths) * (len(policy_paths) if len(clip_paths) == 1 else 1)
-    for path, clip_path in zip(policy_paths, clips, strict=True):
-        policy = load(path, spec)
-        model = revision(robot or policy.spec.robot)
-        clip = _clip(clip_path)
-        flown = track(policy, clip, model, physics_hz)
-        content["results"].append(
-            {
-                "policy": str(path),
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "clip": str(clip_path),
-                "robot": model.name,
-                "physics_hz": physics_hz or policy.spec.rates.physics_hz,
-                "duration": clip.duration,
-                "completed": flown.completed,
-                **errors(flown, policy.spec.rates.control_hz),
-                "saturation": flown.saturation,
-            }
-        )
+    content: dict[str, Any] = {
+        "facts": facts(0) | {"mujoco": mujoco.__version__},
+        "setting": dataclasses.asdict(setting),
+        "results": [],
+    }
+    with progress("judging", len(pairs) * setting.seeds, unit="motions") as show:
+        for index, (path, clip_path) in enumerate(pairs):
+            content["results"].append(
+                _judged(path, clip_path, spec, setting, lambda done, i=index: show(i * setting.seeds + done))
+            )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, content)
     console.print(table(content))
     return content
+
+
+def _pairs(policies: Sequence[Path], clips: Sequence[Path]) -> list[tuple[Path, Path]]:
+    if len(policies) == 1 or len(clips) == 1:
+        return [(policy, clip) for policy in policies for clip in clips]
+    if len(policies) != len(clips):
+        raise ValueError(f"{len(policies)} policies and {len(clips)} clips; allowed: as many of both, or one of either")
+    return list(zip(policies, clips, strict=True))
+
+
+def _judged(path: Path, clip_path: Path, spec: Path | None, setting: Setting, show: Any) -> dict[str, Any]:
+    """One row of the results: numbers over all worlds and seeds, and their intervals where there are several."""
+    policy = load(path, spec)
+    robot = revision(setting.robot or policy.spec.robot)
+    clip = _clip(clip_path)
+    spread = NONE if setting.worlds == 1 else dataclasses.replace(Spread(), push_speed=setting.push)
+    flown: list[Flown] = []
+    for seed in range(setting.seeds):
+        flown += track_worlds(policy, clip, robot, setting.physics_hz, setting.worlds, spread, 1 + seed, setting.engine)
+        show(seed + 1)
+    rate = policy.spec.rates.control_hz
+    numbers: dict[str, list[float]] = {"success": [float(one.completed == 1.0) for one in flown]}
+    numbers["completed"] = [one.completed for one in flown]
+    for one in flown:
+        for name, value in (errors(one, rate) | {"saturation": one.saturation, "power": one.power}).items():
+            if value is not None:
+                numbers.setdefault(name, []).append(value)
+    intervals = {
+        name: dataclasses.asdict((metrics.share if name == "success" else metrics.mean)(np.array(values)))
+        for name, values in numbers.items()
+        if len(values) > 1
+    }
+    means = {name: float(np.mean(numbers[name])) if name in numbers else None for name in NUMBERS}
+    return {
+        "policy": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "clip": str(clip_path),
+        "robot": robot.name,
+        "engine": setting.engine,
+        "physics_hz": setting.physics_hz or policy.spec.rates.physics_hz,
+        "duration": clip.duration,
+        "count": len(flown),
+        **means,
+        "intervals": intervals,
+    }
+
+
+NUMBERS = (
+    "success",
+    "completed",
+    "e_g",
+    "e_mpjpe",
+    "e_g_bodies",
+    "e_mpjpe_bodies",
+    "e_acc",
+    "e_vel",
+    "saturation",
+    "power",
+)
 
 
 def table(content: dict[str, Any]) -> Table:
@@ -242,18 +318,23 @@ def table(content: dict[str, Any]) -> Table:
         "E_acc [mm/f²]": ("e_acc", ".2f"),
         "E_vel [mm/f]": ("e_vel", ".2f"),
         "torque at limit": ("saturation", ".2%"),
+        "power [W]": ("power", ".0f"),
     }
     rows = content["results"]
-    result = Table("policy", "clip", "tracked", *columns)
+    result = Table("policy", "clip", "success", "tracked", *columns)
     for row in rows:
         numbers = ["-" if row[key] is None else format(row[key], shape) for key, shape in columns.values()]
-        result.add_row(Path(row["policy"]).stem, Path(row["clip"]).stem, f"{row['completed']:.0%}", *numbers)
+        success = "yes" if row["success"] == 1 else "no"
+        if "success" in row["intervals"]:
+            interval = row["intervals"]["success"]
+            success = f"{row['success']:.1%} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+        result.add_row(Path(row["policy"]).stem, Path(row["clip"]).stem, success, f"{row['completed']:.0%}", *numbers)
     means = []
     for key, shape in columns.values():
         known = [row[key] for row in rows if row[key] is not None]
         means.append(format(np.mean(known), shape) if known else "-")
     result.add_section()
-    result.add_row("mean", "", f"{sum(row['completed'] == 1 for row in rows)} of {len(rows)}", *means)
+    result.add_row("mean", "", f"{np.mean([row['success'] for row in rows]):.1%}", "", *means)
     return result
 
 

@@ -12,8 +12,9 @@ from controllers.g1 import default_pose, revision
 from controllers.motion import Clip, make_clip, save_clip
 from controllers.rotations import from_axis_angle, multiply, rotate
 from sim import cli
-from sim.robots.g1 import build_model, standing
-from sim.tracking import Flown, errors, evaluate_g1_command, states_of, track
+from sim.robots.g1 import build_model, standing, states_of
+from sim.tasks.tracking_config import Setting
+from sim.tracking import Flown, errors, evaluate_g1_command, track
 from sim.wrap import load_foreign, read_spec
 from tests.shared_data import shared
 from tests.test_wrap import ASAP, network
@@ -36,7 +37,7 @@ def still(duration: float = 0.5, robot_name: str = "g1_23dof_asap") -> Clip:
 
 
 def flown(found: np.ndarray, wanted: np.ndarray) -> Flown:
-    return Flown(1.0, found, wanted, 0.0, np.zeros((len(found), 30)))
+    return Flown(1.0, found, wanted, 0.0, 0.0, np.zeros((len(found), 30)))
 
 
 def test_errors_are_those_of_hand_worked_points() -> None:
@@ -126,7 +127,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     )
     assert isinstance(command, cli.EvaluateG1)
     output = tmp_path / "new" / "eval.json"
-    evaluate_g1_command(command.policies, command.clip, output, command.spec, "g1_29dof", 500.0)
+    evaluate_g1_command(command.policies, command.clip, output, command.spec, Setting("g1_29dof", 500.0))
     (row,) = json.loads(output.read_text())["results"]
     assert (row["completed"], row["robot"], row["physics_hz"]) == (1.0, "g1_29dof", 500.0)
     assert row["e_g"] < 50
@@ -147,7 +148,7 @@ def test_what_cannot_be_evaluated_is_refused(
     save_clip(tmp_path / "still.npz", still(0.2))
     files = [tmp_path / "actor.onnx"], [tmp_path / "still.npz"], tmp_path / "x.json"
     with pytest.raises(ValueError, match=message):
-        evaluate_g1_command(*files, spec, robot, physics_hz)
+        evaluate_g1_command(*files, spec, Setting(robot, physics_hz))
     assert not files[2].exists()
 
 
@@ -160,7 +161,7 @@ def test_the_public_policies_track_their_motions_to_the_end(tmp_path: Path) -> N
         ASAP,
     )
     rows = content["results"]
-    assert [row["completed"] for row in rows] == [1.0] * 6
+    assert [row["success"] for row in rows] == [1.0] * 6
     assert np.mean([row["e_g"] for row in rows]) < 125
     assert np.mean([row["e_g_bodies"] for row in rows]) < 125
     assert np.mean([row["e_mpjpe_bodies"] for row in rows]) < 50

@@ -7,7 +7,7 @@ qvel is root linear velocity in the world, root angular velocity in the body fra
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from controllers.g1 import G1
 from sim.randomize import Worlds
 
 Array = NDArray[np.floating]
+EngineName = Literal["mujoco", "genesis"]
 
 
 class Engine(Protocol):
@@ -56,3 +57,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free threads and memory."""
         ...
+
+
+def make_engine(
+    name: EngineName, robot: G1, count: int, stiffness: Array, damping: Array, physics_step: float, substeps: int
+) -> Engine:
+    """That engine; arguments as `sim.backends.mujoco_cpu.MujocoCpu` has them."""
+    if name == "mujoco":
+        from sim.backends.mujoco_cpu import MujocoCpu
+
+        return MujocoCpu(robot, count, stiffness, damping, physics_step, substeps)
+    try:
+        from sim.backends.genesis_engine import GenesisEngine
+    except ImportError as error:
+        raise ValueError(f"engine genesis: {error}; install the extra [genesis]") from error
+    return GenesisEngine(robot, count, stiffness, damping, physics_step, substeps)

@@ -337,8 +337,8 @@ class Tracking:
             task=self,
             found=self.kinematics.of(engine.qpos, engine.qvel),
             wanted=wanted,
-            qpos=engine.qpos,
-            qvel=engine.qvel,
+            qpos=engine.qpos.copy(),  # of this step, also when the robot begins anew at its end
+            qvel=engine.qvel.copy(),
             wanted_qpos=table.qpos[rows],
             wanted_qvel=table.qvel[rows],
             torque=np.clip(torque, -self.torque_limit, self.torque_limit),

@@ -192,6 +192,32 @@ class TrackingConfig:
         return self
 
 
+@dataclass(frozen=True)
+class Setting:
+    """In what the policies are judged."""
+
+    robot: str | None = None
+    """Revision of the G1; the policy's own when absent."""
+    physics_hz: float | None = None
+    """Physics steps per second; those of the policy's training when absent."""
+    worlds: int = 1
+    """Robots per policy and motion. One is the robot on paper, undisturbed; more are random ones, with noise, delays,
+    pushes and starts that are off."""
+    seeds: int = 1
+    """Repetitions with other worlds."""
+    push: float = 0.5
+    """Largest change of velocity by a push in random worlds [m/s]."""
+    engine: Literal["mujoco", "genesis"] = "mujoco"
+    """The physics; Genesis needs the extra [genesis]."""
+
+    def check(self) -> Setting:
+        """Itself, or a ValueError that names the setting."""
+        for name in ("worlds", "seeds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        return self
+
+
 ASAP = TrackingConfig(
     robot="g1_23dof_asap",
     base="offset",
