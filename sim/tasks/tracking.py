@@ -43,6 +43,7 @@ ANCHOR = "torso_link"
 BIN = 25  # control steps per bin of the failures
 FORGET = 0.999  # share of a bin's failures that is left after a step in which an episode ended
 SMOOTH = 1e4  # episodes that the running mean of their length goes over (ASAP)
+WORLDS = dataclasses.fields(Worlds)
 SHORT, LONG = 40, 42  # [control steps] mean lengths between which curricula rest (ASAP)
 
 
@@ -271,8 +272,9 @@ class Tracking:
 
         Returns:
             The next observations (`actor` and `critic`), rewards (N,), which episodes ended (N,), and facts of this
-            step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite), `terms` (each reward
-            per second, (N,)), `distance` (N, points) and the `Step` itself.
+            step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite), `breaks` (what led to
+            such states, or None), `terms` (each reward per second, (N,)), `distance` (N, points), `length`, `clip` and
+            `at` of the episodes, and the `step` itself.
         """
         config, engine = self.config, self.engine
         targets = np.array(self._targets)
@@ -280,14 +282,19 @@ class Tracking:
         targets[:, self._seen] = self.observer.targets(action)
         late = np.rint(self.worlds.action_delay / config.physics_step).astype(int)
         is_new = np.arange(config.substeps) >= late[:, None]  # (N, substeps)
-        engine.step(np.where(is_new[..., None], targets[:, None], self._targets[:, None]))
+        path = np.where(is_new[..., None], targets[:, None], self._targets[:, None])
+        before = engine.qpos.copy(), engine.qvel.copy()
+        engine.step(path)
         self._targets = targets
         self.at += 1
 
         rows = self.rows()
         broken = ~(np.isfinite(engine.qpos).all(axis=1) & np.isfinite(engine.qvel).all(axis=1))
-        if broken.any():  # whoever stops a robot wants to know why; the state before is in `last_good`
+        breaks: dict[str, np.ndarray] | None = None
+        if broken.any():
             bad = np.flatnonzero(broken)
+            breaks = {"qpos": before[0][bad], "qvel": before[1][bad], "targets": path[bad]}
+            breaks |= {f"worlds.{field.name}": getattr(self.worlds, field.name)[bad] for field in WORLDS}
             engine.set_state(bad, self.table.qpos[rows[bad]], self.table.qvel[rows[bad]])
         now = self._judge(rows, previous)
         terms = {name: term(now) for name, term in TERMS.items() if getattr(config.weights, name)}
@@ -303,6 +310,7 @@ class Tracking:
             "timeout": timeout,
             "lost": lost,
             "broken": broken,
+            "breaks": breaks,
             "terms": terms | penalties,
             "distance": now.distance,
             "step": now,
@@ -546,7 +554,7 @@ class Tracking:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the future depends on, as arrays by name."""
-        found = {f"worlds.{field.name}": getattr(self.worlds, field.name) for field in dataclasses.fields(Worlds)}
+        found = {f"worlds.{field.name}": getattr(self.worlds, field.name) for field in WORLDS}
         found |= {
             "qpos_path": np.array(self.engine.qpos_path),
             "qvel_path": np.array(self.engine.qvel_path),
@@ -569,7 +577,7 @@ class Tracking:
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
         everyone = np.arange(self.count)
-        names = [field.name for field in dataclasses.fields(Worlds)]
+        names = [field.name for field in WORLDS]
         self.worlds = Worlds(**{name: arrays[f"worlds.{name}"].copy() for name in names})
         self.engine.vary(everyone, self.worlds)
         self.engine.set_state(everyone, arrays["qpos_path"][:, -1], arrays["qvel_path"][:, -1])
