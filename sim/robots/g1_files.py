@@ -18,6 +18,24 @@ def draw_without_display() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
+def load_drawing() -> None:
+    """Load MuJoCo so that it draws off-screen. Raises ValueError where the library that it draws with is missing."""
+    draw_without_display()
+    try:
+        import mujoco  # noqa: F401 (loading it is the test)
+    except Exception as error:  # each drawing library fails with an error of its own
+        raise cannot_draw(error) from error
+
+
+def cannot_draw(error: Exception) -> ValueError:
+    """What the user is told when a drawing library has failed."""
+    chosen = os.environ.get("MUJOCO_GL", "nothing")
+    return ValueError(
+        f"this machine cannot draw off-screen with MUJOCO_GL set to {chosen} ({error}); allowed: egl or osmesa, where "
+        f"the system has that library, or a display"
+    )
+
+
 def robot_command(name: str, out: Path, picture: bool) -> list[Path]:
     """Write NAME.xml (MJCF, with floor and gains), NAME.urdf and, if asked for, NAME.png into the folder `out`."""
     draw_without_display()
