@@ -109,6 +109,8 @@ class Limits:
     """One is too many."""
     remote_lost: Level = Level(1.0, 3.0)
     """[s]"""
+    writer_died: Level = Level(0.05, 0.05)
+    """[s] without a sign of life of the process that writes commands; its death counts at once."""
     soft_range: float = 0.95
     """Share of each joint's range, about its middle, that targets keep to."""
 

@@ -34,12 +34,13 @@ from deploy.motion_switcher import MotionSwitcher
 from deploy.processes import REQUESTS, Setup, guard_process, policy_process, rings_of, strangers, writer_process
 from deploy.runner import gains_of, limits_of, load_slots, stand_of
 from deploy.shared import Shared
-from deploy.wire import G1Link, Network
+from deploy.wire import G1Link, Network, WireError
 
 MODE_MACHINES = {0: "a simulator", 4: "23 joints", 5: "29 joints", 6: "29 joints, waist locked or revised"}
 """Numbers that robots give for their revision, as users have reported them."""
 START_TIMEOUT = 60.0  # [s] for the processes to load
 HEAR_TIMEOUT = 5.0  # [s] for the robot to be heard
+SERVICE_TIMEOUT = 15.0  # [s] for an answer; DDS takes ten to forget a client that was killed, and may wait for it
 TICK = 0.01  # [s] between two looks of the runtime
 
 
@@ -178,13 +179,24 @@ def _meet(link: G1Link, config: RunConfig, say: Callable[[str], None]) -> dict[s
         raise RunError(f"the robot says mode_machine {number}; allowed: {config.mode_machine} (--mode-machine)")
     say(f"robot heard: mode_machine {number} ({MODE_MACHINES.get(number, 'unknown')})")
     if config.release:
-        switcher = MotionSwitcher(link.participant)
-        for mode in switcher.release():
-            say(f"the robot's motion controller {mode.name!r} has let go")
+        for name in _released(MotionSwitcher(link.participant)):
+            say(f"the robot's motion controller {name!r} has let go")
     others = strangers(link, ())
     if others:
         raise RunError(f"{', '.join(map(str, others))} can command this robot too; end it first")
     return {"mode_machine": number, "interface": config.network.interface, "domain": config.network.domain}
+
+
+def _released(switcher: MotionSwitcher) -> list[str]:
+    """Motion controllers that have let go. An answer is lost when the service did not know us yet, so a question that
+    is not answered is asked again until `SERVICE_TIMEOUT`."""
+    deadline = time.monotonic() + SERVICE_TIMEOUT
+    while True:
+        try:
+            return [mode.name for mode in switcher.release()]
+        except WireError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def _start(setup: Setup, shared: Shared) -> dict[str, BaseProcess]:

@@ -2,7 +2,7 @@
 
     writer  500 Hz. Hears the robot, decides (`controller.py`), commands. The only one whose death leaves the robot
             without commands, so:
-    guard   does nothing until the writer is dead or has hung for `HUNG`; then it damps the robot, for good.
+    guard   does nothing until the writer is dead or hangs; then it damps the robot, for good.
     policy  at the policies' rate, on absolute deadlines. Late or dead, it costs its robot nothing but the policy:
             the writer damps.
 
@@ -37,7 +37,6 @@ from deploy.wire import G1Link, Network, Peer
 
 PERIOD = 1 / WRITE_HZ  # [s]
 SLACK = 1.5  # periods that the writer waits for a state before it commands without one
-HUNG = 0.05  # [s] without a heartbeat of the writer
 LINGER = 10.0  # [s] of damping after the runtime is gone
 SCAN_EVERY = 50  # commands between two looks at who else may command
 BATTERY_EVERY = 5  # commands between two looks at the battery
@@ -258,6 +257,9 @@ def writer_process(setup: Setup) -> None:
             request = Request("damp")
         new = inbox.new_answer()
         decision = controller.decide(began, sample, fresh, request, inbox.answer, new)
+        if shared.get("taken_over") and decision.command.mode != Mode.DAMP:
+            fresh = False
+            continue  # it hung between the decision and here, and the guard damps: decide again
         link.publish_command(message_of(decision.command, sample.mode_machine, motors))
         shared.set("writer_beat", time.monotonic_ns())
         shared.set("wanted", controller.machine.wanted)
@@ -328,7 +330,8 @@ def guard_process(setup: Setup) -> None:
         if dead and shared.get("writer_done"):
             return
         started = shared.get("mode_machine") >= 0
-        hung = started and time.monotonic_ns() - shared.get("writer_beat") > HUNG * 1e9
+        silent = (time.monotonic_ns() - shared.get("writer_beat")) / 1e9
+        hung = started and silent > setup.plan.limits.writer_died.trip
         if dead or hung:
             shared.set("taken_over", 1)
             damp_for(link, damp, lambda: shared.get("stop") or "runtime" in watched.look())

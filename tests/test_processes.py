@@ -1,0 +1,215 @@
+"""kill -9 of any process of a real-time run: the robot is damped, at once and for good. Real processes, real DDS, a
+virtual robot in real time; what counts is what is heard on the wire."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controllers.recording import read_recording
+from deploy.shared import CAPACITY, Shared
+from deploy.unitree_hg import LOW_COMMAND
+from deploy.wire import LOW_COMMAND_TOPIC, Network, Participant, Reader
+
+DOMAIN = 120 + os.getpid() % 100
+PATIENCE = 60.0  # [s] for a process to say something
+BUSY = ["--limits.stale-state.trip", "3", "--limits.policy-late.trip", "200", "--limits.writer-died.trip", "1"]
+"""Levels for machines that test with more processes than cores: only what a test does may trip."""
+DEPLOY = [sys.executable, "-m", "deploy.cli"]
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def robot() -> Iterator[Reader]:
+    """A virtual robot in its own process; what is commanded to it."""
+    virtual = subprocess.Popen([*DEPLOY, "virtual", "--domain", str(DOMAIN)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert virtual.stdout is not None and b"virtual" in virtual.stdout.readline()
+    participant = Participant(Network(domain=DOMAIN))
+    yield participant.reader(LOW_COMMAND_TOPIC, LOW_COMMAND, lossless=True)
+    participant.close()
+    virtual.send_signal(signal.SIGINT)
+    virtual.wait(10)
+
+
+@dataclass
+class Run:
+    """`deploy run` in its own processes."""
+
+    process: subprocess.Popen
+    said: Path
+    pids: dict[str, int]
+    recording: Path
+
+    @staticmethod
+    def start(folder: Path, *settings: str) -> Run:
+        recording = folder / "recording.mcap"
+        words = ["run", "--network.domain", str(DOMAIN), "--recording", str(recording), *BUSY, *settings]
+        said = folder / "said.txt"
+        with said.open("w") as file:
+            process = subprocess.Popen(
+                [*DEPLOY, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
+        run = Run(process, said, {}, recording)
+        line = run.until("processes:")
+        run.pids = {name: int(pid) for name, pid in re.findall(r"(policy|guard|writer) (\d+)", line)}
+        run.pids["runtime"] = process.pid
+        return run
+
+    def until(self, text: str) -> str:
+        """Wait until it has said a line with this text; the line."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for line in self.said.read_text().splitlines():
+                if text in line:
+                    return line
+            assert self.process.poll() is None, self.said.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"{text!r} was never said, only {self.said.read_text()}")
+
+    def gone(self) -> bool:
+        """Whether all of its processes have ended."""
+        self.process.poll()
+        return not any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()
+                       for pid in self.pids.values())  # fmt: skip
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever has failed."""
+        for pid in self.pids.values():
+            if Path(f"/proc/{pid}").exists():
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def heard(commands: Reader, seconds: float) -> list[tuple[int, float, float]]:
+    """Commands of the next seconds: when they were sent [ns], largest stiffness, smallest damping."""
+    found, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        commands.wait(0.01)
+        for message in commands.take_all():
+            motors = message.data["motor_cmd"][:29]
+            found.append((message.source_ns, float(motors["kp"].max()), float(motors["kd"].min())))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("victim", "kill"),
+    [
+        ("policy", signal.SIGKILL),
+        ("guard", signal.SIGKILL),
+        ("writer", signal.SIGKILL),
+        ("runtime", signal.SIGKILL),
+        pytest.param("writer", signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
+)
+def test_the_death_of_any_process_damps_the_robot_for_two_seconds_or_more(
+    robot: Reader, tmp_path: Path, victim: str, kill: signal.Signals
+) -> None:
+    run = Run.start(tmp_path, "--keys", "0.1:s")
+    try:
+        run.until("mode: ramp")
+        before = heard(robot, 0.5)
+        assert before[-1][1] > 0  # it was stiff
+        os.kill(run.pids[victim], kill)
+        killed = time.time_ns()
+        after = [row for row in heard(robot, 4.0) if row[0] > killed]
+        damp = [row for row in after if row[1] == 0]
+        assert damp, "no damping was commanded"
+        first = damp[0][0]
+        assert all(stiffness == 0 and damping > 0 for at, stiffness, damping in after if at >= first)
+        assert damp[-1][0] - first > 2e9
+        assert len(damp) > 400  # not one message and silence
+        if kill == signal.SIGSTOP:
+            os.kill(run.pids[victim], signal.SIGCONT)
+            assert all(row[1] == 0 for row in heard(robot, 1.0))  # who comes back does not take over again
+        if victim != "runtime":
+            run.process.send_signal(signal.SIGTERM)
+            assert run.process.wait(20) == 1  # it tripped
+        deadline = time.monotonic() + 30
+        while not run.gone() and time.monotonic() < deadline:
+            heard(robot, 0.2)
+        assert run.gone()
+    finally:
+        run.end()
+    assert len(read_recording(run.recording).channels["command"]) > 0
+
+
+def test_an_emergency_stop_from_another_process_trips_the_run(robot: Reader, tmp_path: Path) -> None:
+    run = Run.start(tmp_path, "--keys", "0.1:s")
+    run.until("mode: ramp")
+    stop = subprocess.run([*DEPLOY, "estop", "--network.domain", str(DOMAIN), "--seconds", "2"], cwd=ROOT, check=True,
+                          capture_output=True, text=True)  # fmt: skip
+    assert stop.stdout == "damping\n"
+    run.until("foreign_publisher")
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(20) == 1
+    modes = read_recording(run.recording).channels["mode"]["mode"]
+    assert list(modes) == [0, 1, 4]
+
+
+def test_an_interrupt_damps_before_it_ends(robot: Reader, tmp_path: Path) -> None:
+    run = Run.start(tmp_path, "--keys", "0.1:s")
+    run.until("mode: ramp")
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(20) == 0
+    found = read_recording(run.recording)
+    damped = found.log_times["command"][found.channels["command"]["mode"] == 4]
+    assert found.complete and damped[-1] - damped[0] >= 2e9 * 0.99
+    assert run.gone()
+
+
+def test_a_robot_that_another_process_commands_is_refused(robot: Reader, tmp_path: Path) -> None:
+    run = Run.start(tmp_path)
+    second = subprocess.run([*DEPLOY, "run", "--network.domain", str(DOMAIN), "--recording", str(tmp_path / "b.mcap")],
+                            cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # fmt: skip
+    run.process.send_signal(signal.SIGTERM)
+    run.process.wait(20)
+    assert second.returncode == 2 and "can command this robot too; end it first" in second.stderr
+    assert not (tmp_path / "b.mcap").exists()
+
+
+# -- shared memory
+
+
+RINGS = {"numbers": np.dtype([("value", "<i8")])}
+
+
+def push(shared: Shared, *values: int) -> None:
+    for value in values:
+        shared.rings["numbers"].push(np.array((value,), RINGS["numbers"]), value, -value)
+
+
+def test_a_ring_gives_what_is_new_and_says_what_was_missed() -> None:
+    shared = Shared.create(RINGS)
+    other = Shared(shared.path, RINGS)
+    shared.remove()
+    ring = other.rings["numbers"]
+    assert ring.latest() is None
+    push(shared, 1, 2, 3)
+    found, seen, missed = ring.since(1)
+    assert (found["record"]["value"].tolist(), seen, missed) == ([2, 3], 3, 0)
+    assert ring.since(seen)[0].size == 0
+    push(shared, *range(4, CAPACITY + 100))
+    found, seen, missed = ring.since(3)
+    assert found["record"]["value"][-1] == CAPACITY + 99
+    assert missed == CAPACITY + 96 - len(found) > 0
+    latest = ring.latest()
+    assert latest is not None and (latest["log_time"], latest["publish_time"]) == (CAPACITY + 99, -CAPACITY - 99)
+
+
+def test_numbers_are_seen_by_who_has_mapped_the_same_memory() -> None:
+    shared = Shared.create(RINGS)
+    other = Shared(shared.path, RINGS)
+    shared.remove()
+    shared.set("epoch", 7)
+    assert (other.get("epoch"), other.get("wanted")) == (7, 0)
