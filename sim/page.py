@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,8 +120,50 @@ def span(core_seconds: float) -> str:
     return f"{core_seconds:.0f} core-seconds" if core_seconds < 3600 else f"{core_seconds / 3600:.2f} core-hours"
 
 
-def document(name: str, sections: Sequence[Section]) -> str:
-    """The whole page; headlines of the sections come first."""
+def command_line(facts: dict[str, Any]) -> str:
+    """The command behind these facts (`sim.run.facts`), as one types it."""
+    return shlex.join(["sim", *facts["command"][1:]])
+
+
+def facts_table(parts: dict[str, dict[str, Any]]) -> str:
+    """Machine, versions and commands behind the figures; what differs between the parts is listed by part.
+
+    Args:
+        parts: What `sim.run.facts` said in each, by name.
+    """
+
+    def values(render: Callable[[dict[str, Any]], str]) -> str:
+        each = {part: render(facts) for part, facts in parts.items()}
+        if len(set(each.values())) == 1:
+            return html.escape(next(iter(each.values())))
+        return "<br>".join(f"{part}: {html.escape(value)}" for part, value in each.items())
+
+    packages = ("python", "numpy", "numba", "onnx", "onnxruntime")
+
+    def commit(facts: dict[str, Any]) -> str:
+        return f"{facts['commit'][:12]}{' with changes' if facts['dirty'] else ''}" if facts["commit"] else "unknown"
+
+    commands = "<br>".join(f"<code>{html.escape(command_line(facts))}</code>" for facts in parts.values())
+    rows = (
+        ("machine", values(lambda f: f"{f['cpu']}, {f['cores']} cores, {f['machine']}")),
+        ("versions", values(lambda f: ", ".join(f"{k} {f[k]}" for k in packages))),
+        ("commit", values(commit)),
+        ("seed", values(lambda f: str(f["seed"]))),
+        ("begun", values(lambda f: f["started"])),
+        ("commands", commands),
+    )
+    return f'<table class="facts">{"".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows)}</table>'
+
+
+def document(name: str, sections: Sequence[Section], kind: str, lead: str) -> str:
+    """The whole page; headlines of the sections come first.
+
+    Args:
+        name: Of what is reported.
+        sections: The page, in order.
+        kind: What kind of report it is.
+        lead: What it is about, HTML.
+    """
     tiles = "".join(
         f"<div><span>{html.escape(h.what)}</span><b>{html.escape(h.value)}</b>"
         f"<small>{html.escape(h.note)}</small></div>"
@@ -132,10 +175,8 @@ def document(name: str, sections: Sequence[Section]) -> str:
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>Realign: {name}</title><style>{CSS}</style></head>
-<body><main><header><h1>Realign <span>quadrotor report: {name}</span></h1>
-<p>Many teachers, each trained on its own simulated quadrotor, become one small policy that flies a quadrotor that it
-has never seen, and that runs as plain C. <b>Every figure on this page is simulated</b>; nothing here was measured on
-hardware.</p></header><div class="tiles">{tiles}</div>{body}</main></body></html>
+<body><main><header><h1>Realign <span>{kind}: {name}</span></h1>
+<p>{lead}</p></header><div class="tiles">{tiles}</div>{body}</main></body></html>
 """
 
 
@@ -164,6 +205,7 @@ th,td{text-align:left;vertical-align:top;padding:.35rem .9rem .35rem 0;border-bo
 th{font-weight:600}thead th{color:var(--soft);vertical-align:bottom}
 .scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--paper)}
 .results td{font-variant-numeric:tabular-nums}.results td:not(:first-child){white-space:nowrap}
+video{max-width:100%;border-radius:8px;display:block}summary{cursor:pointer;color:var(--soft);margin:.5rem 0}
 small{color:var(--soft)}.miss{color:var(--miss);font-weight:600}.met{color:var(--met)}
 .quads td:not(:last-child){white-space:nowrap}.quads td:last-child{min-width:12rem}
 .facts th{color:var(--soft);font-weight:400;padding-right:1.5rem}.facts td{overflow-wrap:anywhere}

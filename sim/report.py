@@ -1,6 +1,7 @@
 """The report of a run, or of a folder of runs: one HTML page that needs nothing from outside, and a terminal table.
 
     sim report runs/demo                   writes runs/demo/report.html
+    sim report runs/squat                  the same for a training of a tracking policy, see `sim.report_tracking`
     sim report runs/eval.json --markdown   prints the evaluation as a Markdown table
 
 The page is made of what the folder holds: runs of teachers and students, `eval.json`, and the policies that it names,
@@ -12,9 +13,8 @@ from __future__ import annotations
 import html
 import itertools
 import json
-import shlex
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from sim.page import (
     GREY,
     Headline,
     Section,
+    command_line,
     document,
+    facts_table,
     grid,
     logarithmic,
     missing,
@@ -43,10 +45,16 @@ from sim.page import (
     table,
 )
 from sim.report_flights import COURSES, FLOWN_SEED, adaptation_section, flights_section, fly
+from sim.report_tracking import KIND, tracking_report
 from sim.robots.quadrotors import sample
 from sim.run import RunError, read_config
 
 FLOWN = 256  # quadrotors that every policy of the report flies, of the widest distribution
+LEAD = (
+    "Many teachers, each trained on its own simulated quadrotor, become one small policy that flies a quadrotor that "
+    "it has never seen, and that runs as plain C. <b>Every figure on this page is simulated</b>; nothing here was "
+    "measured on hardware."
+)
 BEFORE_EPISODES = 32  # of each teacher, before and after its training
 
 
@@ -405,7 +413,7 @@ def markdown(content: dict[str, Any], policy: str | None = None) -> str:
         f"All figures are simulated: {content['count']} quadrotors in each case, seed {content['seed']}, 95 % "
         f"confidence intervals in brackets, **miss** where the target is not met. Published: {origin}. Policy: "
         f"`{Path(about['file']).name}`, {about['parameter_count']} parameters, sha256 {about['sha256'][:12]}. Measured "
-        f"by `{_command(facts)}` on {facts['cpu']}, {facts['cores']} cores; {versions}; commit "
+        f"by `{command_line(facts)}` on {facts['cpu']}, {facts['cores']} cores; {versions}; commit "
         f"{(facts['commit'] or 'unknown')[:12]}."
     )
     lines += ["", *textwrap.wrap(about_figures, 118, break_long_words=False, break_on_hyphens=False)]
@@ -431,6 +439,8 @@ def report_command(path: Path, as_markdown: bool = False, console: Console | Non
         content = read_evaluation(path if path.suffix == ".json" else path / "eval.json")
         print(markdown(content))
         return None
+    if (path / "config.json").exists() and read_config(path)["kind"] == KIND:
+        return tracking_report(path, console)
     material = gather(path)
     quads = sample("wide", FLOWN, FLOWN_SEED)
     policies = {name: load_policy(file) for name, file in material.policies.items()}
@@ -441,10 +451,10 @@ def report_command(path: Path, as_markdown: bool = False, console: Console | Non
         flights_section(quads, tracks, {name: load_policy(file) for name, file in material.compiled.items()}),
         adaptation_section(material.evaluation.get("probes", {}), quads, tracks),
         evaluation_section(material.evaluation),
-        Section("Where these figures come from", _facts_table(material)),
+        Section("Where these figures come from", facts_table(_facts(material))),
     )
     output = path / "report.html"
-    text = document(path.resolve().name, sections)
+    text = document(path.resolve().name, sections, "quadrotor report", LEAD)
     write_atomically(output, lambda file: file.write(text.encode()))
     summary = Table("simulated", "result", "", title=f"Report of {path}")
     for headline in (h for section in sections for h in section.headlines):
@@ -454,35 +464,10 @@ def report_command(path: Path, as_markdown: bool = False, console: Console | Non
     return output
 
 
-def _command(facts: dict[str, Any]) -> str:
-    return shlex.join(["sim", *facts["command"][1:]])
-
-
-def _facts_table(material: Material) -> str:
-    """Machine, versions and commands behind the figures; what differs between the parts is listed by part."""
+def _facts(material: Material) -> dict[str, dict[str, Any]]:
+    """What `sim.run.facts` said in each part."""
     runs = sorted(material.runs.items(), reverse=True)  # teachers come before the student
     parts = {kind.removeprefix("quad-"): json.loads((run / "facts.json").read_text()) for kind, run in runs}
     if material.evaluation:
         parts["evaluation"] = material.evaluation["facts"]
-
-    def values(render: Callable[[dict[str, Any]], str]) -> str:
-        each = {part: render(facts) for part, facts in parts.items()}
-        if len(set(each.values())) == 1:
-            return html.escape(next(iter(each.values())))
-        return "<br>".join(f"{part}: {html.escape(value)}" for part, value in each.items())
-
-    packages = ("python", "numpy", "numba", "onnx", "onnxruntime")
-
-    def commit(facts: dict[str, Any]) -> str:
-        return f"{facts['commit'][:12]}{' with changes' if facts['dirty'] else ''}" if facts["commit"] else "unknown"
-
-    commands = "<br>".join(f"<code>{html.escape(_command(facts))}</code>" for facts in parts.values())
-    rows = (
-        ("machine", values(lambda f: f"{f['cpu']}, {f['cores']} cores, {f['machine']}")),
-        ("versions", values(lambda f: ", ".join(f"{k} {f[k]}" for k in packages))),
-        ("commit", values(commit)),
-        ("seed", values(lambda f: str(f["seed"]))),
-        ("begun", values(lambda f: f["started"])),
-        ("commands", commands),
-    )
-    return f'<table class="facts">{"".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows)}</table>'
+    return parts

@@ -33,6 +33,7 @@ def sim(*words: str | Path) -> subprocess.CompletedProcess[str]:
         ("eval", "quad", "--help"),
         ("eval", "g1", "--help"),
         ("bench", "quadrotor", "--help"),
+        ("play", "--help"),
         ("report", "--help"),
         ("robot", "--help"),
         ("wrap", "--help"),

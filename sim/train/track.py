@@ -29,6 +29,7 @@ from controllers.motion import Clip, load_clip
 from controllers.spec import PolicySpec, Training
 from sim.backends.mujoco_cpu import MujocoCpu
 from sim.export_mlp import write_mlp
+from sim.report_tracking import conclude
 from sim.run import Run, progress, write_json
 from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import robot_of, tracking_spec
@@ -232,6 +233,7 @@ def train_tracking(run: Run, config: TrackConfig) -> None:
                 arrays |= {f"learner.{name}": value for name, value in learner.state().items()}
                 run.checkpoint({"iteration": iteration + 1, "seconds": elapsed, "best": best}, arrays)
     task.engine.close()
+    conclude(run.folder, config)
 
 
 def load_clips(paths: tuple[str, ...]) -> tuple[list[Clip], dict[str, str]]:
