@@ -60,7 +60,7 @@ class Spread:
     """Largest horizontal change of velocity by a push [m/s]."""
     push_turn: float = 0.5
     """Largest change of angular velocity by a push, each axis [rad/s]."""
-    push_period: tuple[float, float] = (1.0, 3.0)
+    push_period: tuple[float, float] = (2.0, 5.0)
     """Time between two pushes [s]."""
     start: float = 1.0
     """Factor of the errors of the first state: `START`."""

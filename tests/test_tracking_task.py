@@ -8,6 +8,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from controllers.g1 import gains, revision
 from controllers.motion import load_clip
@@ -22,6 +23,8 @@ from sim.tasks.motion_table import make_table
 from sim.tasks.tracking import BIN, Tracking
 from sim.tasks.tracking_config import ASAP, PRESETS, Ramp, TrackingConfig, tracking_spec
 
+Array = NDArray[np.floating]
+
 ROBOT = revision("g1_23dof")
 LIBRARY = Path(__file__).parents[1] / "sim" / "motions" / "library"
 SQUAT, KICK = load_clip(LIBRARY / "squat.npz"), load_clip(LIBRARY / "kick.npz")
@@ -30,6 +33,12 @@ NOBODY = Training("none", 0, "none", {}, "none")
 
 class Replay:
     """An engine whose robots go where they are told: it stands in for physics that tracks perfectly."""
+
+    qpos: Array
+    qvel: Array
+    qpos_path: Array
+    qvel_path: Array
+    next: tuple[Array, Array]
 
     def __init__(self, count: int, substeps: int = 4) -> None:
         self.robot, self.count, self.physics_step, self.substeps = ROBOT, count, 0.005, substeps

@@ -24,11 +24,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from controllers.files import write_atomically
 from controllers.g1 import gains
 from controllers.motion import Clip, load_clip
 from controllers.spec import PolicySpec, Training
 from sim.backends.mujoco_cpu import MujocoCpu
 from sim.export_mlp import write_mlp
+from sim.randomize import Worlds
 from sim.report_tracking import conclude
 from sim.run import Run, progress, write_json
 from sim.tasks.tracking import Tracking
@@ -38,6 +40,7 @@ from .track_config import TrackConfig
 
 Array = NDArray[np.floating]
 
+BREAKS = 20  # files of states that broke; more tell nothing new
 GOLDEN = (64, 2)  # steps and robots of the golden sequences
 
 
@@ -102,8 +105,12 @@ class Learner:
         arrays = {name: self.torch.from_numpy(value) for name, value in seen.items()}
         return self._dict(arrays, batch_size=self.task.count)  # type: ignore[arg-type]
 
-    def iterate(self) -> dict[str, float]:
-        """Collect, learn, and say how it went."""
+    def iterate(self, breaks: Path) -> dict[str, float]:
+        """Collect, learn, and say how it went.
+
+        Args:
+            breaks: Folder for what led to states that are not finite.
+        """
         torch, task = self.torch, self.task
         total: dict[str, float] = {}
         ended = lost = 0
@@ -127,6 +134,8 @@ class Learner:
                 ended, lost = ended + int(done.sum()), lost + int(info["lost"].sum())
                 lengths.extend(info["length"][done].tolist())
                 broken += int(info["broken"].sum())
+                if info["breaks"] is not None:
+                    keep_breaks(breaks, info["breaks"])
                 distance += float(info["distance"].mean()) / self.config.steps
                 reward_sum += float(reward.mean()) / self.config.steps
             self.ppo.compute_returns(self.seen)
@@ -212,7 +221,7 @@ def train_tracking(run: Run, config: TrackConfig) -> None:
         show = stack.enter_context(progress("training", config.iterations, begun, unit="updates"))
         clock = time.monotonic()
         for iteration in range(begun, config.iterations):
-            values = learner.iterate()
+            values = learner.iterate(run.folder / "broken")
             elapsed = seconds + time.monotonic() - clock
             steps = (iteration + 1) * config.robots * config.steps
             line: dict[str, Any] = {"iteration": iteration + 1, "steps": steps, "seconds": elapsed, **values}
@@ -234,6 +243,29 @@ def train_tracking(run: Run, config: TrackConfig) -> None:
                 run.checkpoint({"iteration": iteration + 1, "seconds": elapsed, "best": best}, arrays)
     task.engine.close()
     conclude(run.folder, config)
+
+
+def keep_breaks(folder: Path, breaks: dict[str, np.ndarray]) -> None:
+    """Save states, targets and worlds after which physics was not finite; `replay_breaks` does it again."""
+    folder.mkdir(exist_ok=True)
+    count = len(list(folder.glob("*.npz")))
+    if count < BREAKS:
+        write_atomically(folder / f"{count:03d}.npz", lambda file: np.savez(file, allow_pickle=False, **breaks))
+
+
+def replay_breaks(path: Path, config: TrackConfig) -> tuple[Array, Array]:
+    """The configurations and velocities at each physics step after the states in such a file, (n, substeps, ...)."""
+    with np.load(path, allow_pickle=False) as file:
+        saved = {name: file[name] for name in file.files}
+    robot, count = robot_of(config.task), len(saved["qpos"])
+    stiffness, damping = gains(robot, config.task.gains)
+    engine = MujocoCpu(robot, count, stiffness, damping, config.task.physics_step, config.task.substeps)
+    worlds = Worlds(**{name[7:]: value for name, value in saved.items() if name.startswith("worlds.")})
+    engine.vary(np.arange(count), worlds)
+    engine.set_state(np.arange(count), saved["qpos"], saved["qvel"])
+    engine.step(saved["targets"])
+    engine.close()
+    return engine.qpos_path, engine.qvel_path
 
 
 def load_clips(paths: tuple[str, ...]) -> tuple[list[Clip], dict[str, str]]:

@@ -29,9 +29,9 @@ class TrackConfig:
     """Parts that the samples are divided into in each pass."""
     rate: float = 1e-3
     """Of learning, at the start."""
-    kl: float = 0.01
+    kl: float = 0.02
     """Change of the policy per update that the rate of learning is adapted to."""
-    gamma: float = 0.97
+    gamma: float = 0.985
     """Discount per control step."""
     lam: float = 0.95
     """Of the generalised advantage estimate."""
