@@ -15,6 +15,7 @@ from sim.flight import Figure, Flight
 from sim.robots.quadrotors import from_airframes, sample
 
 PATH = Path(__file__).parent.parent / "controllers" / "policies" / "quad-foundation.onnx"
+LARGE = PATH.with_name("quad-foundation-32.onnx")
 
 
 def test_foundation_policy_has_at_most_2084_parameters_and_raptors_inputs() -> None:
@@ -38,6 +39,24 @@ def test_foundation_policy_survives_on_quadrotors_that_it_has_never_seen() -> No
     distance = np.linalg.norm(flight.position_error, axis=1)
     assert flight.alive.mean() > 0.98
     assert np.median(distance[flight.alive]) < 0.01
+
+
+def test_the_larger_policy_takes_the_same_inputs_and_flies_what_the_small_one_finds_hardest() -> None:
+    policy = load_policy(LARGE)
+    assert policy.spec.observation == load_policy(PATH).spec.observation
+    flight = Flight(sample("raptor", 512, 4242).replace(force_std=0.0), seed=3)
+    flight.reset()
+    state = flight.state * 0
+    state[:, 3] = 1
+    state[:, 13:] = 0.5
+    observation, h = flight.reset(state.astype(np.float32), figure=Figure(4.0)), policy.reset(512)
+    errors = []
+    for step in range(900):
+        action, h = policy.step(observation, h)
+        observation = flight.step(action)
+        if step >= 500:
+            errors.append(np.linalg.norm(flight.position_error, axis=1))
+    assert np.median(np.array(errors)) < 0.07  # the small one: 12 cm
 
 
 def test_foundation_policy_hovers_every_named_airframe_within_5_centimetres() -> None:
