@@ -141,8 +141,8 @@ class Recorder:
         for name, dtype in channels.items():
             schema = self._writer.register_schema(_message_name(name), "ros2msg", definition(dtype).encode())
             self._ids[name] = self._writer.register_channel(f"/{name}", "cdr", schema)
-        self._writer.flush()
-        self._flushed = time.monotonic()
+        self._first_time: int | None = None  # log time of the first record that is not handed over
+        self.flush()
 
     def dtype(self, channel: str) -> np.dtype:
         """Of that channel's records."""
@@ -157,13 +157,20 @@ class Recorder:
             )
         source = log_time if publish_time is None else publish_time
         self._writer.add_message(self._ids[channel], log_time, CDR_HEADER + record.tobytes(), source)
-        self.flush_when_due()
+        if self._first_time is None:
+            self._first_time = log_time
+        if log_time - self._first_time >= FLUSH_PERIOD * 1e9:  # by the record's clock: equal runs give equal files
+            self.flush()
 
     def flush_when_due(self) -> None:
-        """Hand to the operating system what is older than `FLUSH_PERIOD`. Call it also while nothing is recorded."""
+        """Hand over what is older than `FLUSH_PERIOD`, for a writer in real time that may have nothing to write."""
         if time.monotonic() - self._flushed >= FLUSH_PERIOD:
-            self._writer.flush()
-            self._flushed = time.monotonic()
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand to the operating system what was written: from now on it survives this process."""
+        self._writer.flush()
+        self._flushed, self._first_time = time.monotonic(), None
 
     def close(self) -> None:
         """Write the index and the end."""

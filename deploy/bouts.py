@@ -150,7 +150,10 @@ def tracking_errors(made: Bout, clip: Clip, robot: G1, control_hz: float) -> dic
     def points(qpos: np.ndarray) -> np.ndarray:
         return kinematics.of(qpos, np.zeros((len(qpos), 6 + len(robot.joints)))).position[1:, kept]
 
-    return errors(Flown(1.0, points(found), points(wanted), 0.0, found), control_hz)
+    flown = Flown(
+        completed=1.0, points_w=points(found), reference_w=points(wanted), saturation=0.0, power=0.0, qpos=found
+    )
+    return errors(flown, control_hz)
 
 
 def _about_vertical(angle: float) -> np.ndarray:
