@@ -206,7 +206,9 @@ def parse(words: list[str]) -> Any:
     if group == ["eval"]:
         return _choose("sim eval", {"quad": Evaluate, "quad-teachers": Bound, "g1": EvaluateG1}, rest)
     if group == ["bench"]:
-        return _choose("sim bench", {"quadrotor": Bench, "students": Compare}, rest)
+        from sim.bench_g1 import BenchG1
+
+        return _choose("sim bench", {"quadrotor": Bench, "g1": BenchG1, "students": Compare}, rest)
     if group == ["motions"]:
         from sim.motions.commands import COMMANDS
 
@@ -360,8 +362,12 @@ def _perform(command: Any) -> None:
 
         _use(1)  # a step of a few hundred flights is too short to share: a second thread mostly waits
         report_command(command.run, command.markdown)
-    else:
+    elif callable(command):
         command()
+    else:
+        from sim.bench_g1 import bench_g1_command
+
+        bench_g1_command(command)
 
 
 def _play(command: Play) -> None:
