@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from controllers.motion import MotionPlayer, load_clip
 from controllers.observation import JointState, Observer
@@ -169,6 +170,18 @@ def test_a_clip_that_changed_is_refused(tmp_path: Path) -> None:
     (folder / "metrics" / "clips.json").write_text(json.dumps({CLIP: "other"}))
     with Run.open(folder) as run, pytest.raises(ValueError, match="a clip has changed since the training began"):
         train_tracking(run, TINY)
+
+
+def test_a_training_can_begin_with_the_networks_of_another(run: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, iterations=1, judge_every=1, rate=0.0, warm_start=str(run))
+    models = [onnx.load(folder / "policy.onnx") for folder in (run, train(tmp_path / "next", config))]
+    first, second = ({a.name: numpy_helper.to_array(a) for a in model.graph.initializer} for model in models)
+    for name in ("W0", "b0", "W1"):  # one update at the lowest rate later
+        assert 0 < np.abs(first[name] - second[name]).max() < 1e-3
+    with pytest.raises(ValueError, match="other inputs or layers than this task's"):
+        train(tmp_path / "other", dataclasses.replace(config, hidden=(8,)))
+    with pytest.raises(ValueError, match="has no checkpoint of a tracking policy"):
+        train(tmp_path / "none", dataclasses.replace(config, warm_start=str(tmp_path)))
 
 
 def test_clips_that_are_none_are_refused(tmp_path: Path) -> None:

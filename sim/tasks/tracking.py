@@ -58,6 +58,7 @@ class Step:
     qvel: Array
     wanted_qpos: Array
     wanted_qvel: Array
+    held: NDArray[np.bool_]  # feet that the motion holds still, (N, 2)
     torque: Array  # of the joint controllers in this state [Nm], (N, J)
     action: Array
     previous_action: Array
@@ -146,6 +147,7 @@ PENALTIES: dict[str, Callable[[Step], Array]] = {
     "torque_limit": lambda s: (np.abs(s.torque) - s.task.soft * s.task.torque_limit).clip(0, 1).sum(axis=1),
     "torque": lambda s: rewards.squared_distance(s.torque, np.zeros(1)),
     "slip": lambda s: rewards.slip(s.soles[0] < 0.0, s.soles[1]),
+    "stance": lambda s: rewards.slip(s.held[:, :, None], s.soles[1]),
     "feet_orientation": lambda s: rewards.foot_tilt(s.found.quaternion[:, s.task.kinematics.feet]),
     "feet_heading": lambda s: np.abs(
         _wrapped(yaw(s.found.quaternion[:, s.task.kinematics.feet]) - yaw(s.qpos[:, None, 3:7]))
@@ -349,6 +351,7 @@ class Tracking:
             qvel=engine.qvel.copy(),
             wanted_qpos=table.qpos[rows],
             wanted_qvel=table.qvel[rows],
+            held=table.contacts[rows],
             torque=np.clip(torque, -self.torque_limit, self.torque_limit),
             action=self._action,
             previous_action=previous,

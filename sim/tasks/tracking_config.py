@@ -34,7 +34,7 @@ ASAP_SPEC = Path(__file__).parents[2] / "controllers" / "policies" / "asap.json"
 class Weights:
     """What a second of each term is worth. Terms of weight zero are not computed."""
 
-    anchor_position: float = 0.5
+    anchor_position: float = 1.0
     """Torso near the motion's: exp(-error^2 / 0.3^2)."""
     anchor_orientation: float = 0.5
     """exp(-angle^2 / 0.4^2) of the torso."""
@@ -78,6 +78,9 @@ class Weights:
     """Sum of squared torques [Nm^2]."""
     slip: float = -0.2
     """Sum over feet of the mean speed of their points that touch the floor [m/s]."""
+    stance: float = -2.0
+    """The same of feet that the motion holds still: without odometry a policy cannot know how far it has drifted, so it
+    should not step where the motion does not."""
     feet_orientation: float = 0.0
     """ASAP: sum of the sines of the angles between soles and floor."""
     feet_heading: float = 0.0
@@ -109,6 +112,7 @@ ASAP_WEIGHTS = Weights(  # table I; its termination of -200 per second acts for 
     torque_limit=-5.0,
     torque=-1e-6,
     slip=-1.0,
+    stance=0.0,
     feet_orientation=-2.0,
     feet_heading=-0.1,
     termination=-4.0,

@@ -181,6 +181,19 @@ class Learner:
         found |= {f"seen.{name}": value.numpy() for name, value in self.seen.items()}
         return found
 
+    def warm_start(self, folder: Path) -> None:
+        """Begin with the networks of the run in `folder`, with an optimiser of its own."""
+        try:
+            with np.load(folder / "checkpoint.npz", allow_pickle=False) as file:
+                saved = self.torch.load(io.BytesIO(file["learner.ppo"].tobytes()), weights_only=True)
+            self.ppo.load(saved, {"actor": True, "critic": True}, True)
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(f"warm_start {folder}: has no checkpoint of a tracking policy ({error})") from error
+        except RuntimeError as error:  # torch's, where shapes differ
+            raise ValueError(
+                f"warm_start {folder}: its networks have other inputs or layers than this task's"
+            ) from error
+
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
         saved = self.torch.load(io.BytesIO(arrays["ppo"].tobytes()), weights_only=True)
@@ -206,6 +219,8 @@ def train_tracking(run: Run, config: TrackConfig) -> None:
 
     task = Tracking(engine(config.robots), clips, config.task, spec, config.seed)
     learner = Learner(config, task)
+    if config.warm_start:
+        learner.warm_start(Path(config.warm_start))
     found = run.restore()
     best: tuple[float, ...] | None = None
     begun, seconds = 0, 0.0

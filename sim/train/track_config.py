@@ -13,6 +13,8 @@ class TrackConfig:
 
     clip: tuple[str, ...] = ()
     """clip.npz to track; several become one policy that tracks all of them."""
+    warm_start: str = ""
+    """Run folder of a training of the same inputs and layers whose networks this one begins with."""
     task: TrackingConfig = field(default_factory=TrackingConfig)
     """The task."""
     robots: int = 512
