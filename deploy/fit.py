@@ -7,9 +7,11 @@ histories mean what they say.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from controllers.evidence import KEY, Evidence, check_evidence
+from controllers.evidence import KEY, Evidence, check_evidence, played
 from controllers.g1 import G1, REVISIONS
 from controllers.observation import JointState, Observer
 from controllers.policy import Policy
@@ -131,7 +133,8 @@ def _fit_sizes(spec: PolicySpec, joints: JointControl) -> None:
     """One observation of a robot at its default position, upright."""
     observer = Observer(spec, 1, 1.0)
     default = np.array([joints.default_position])
-    observer.observe(JointState(np.array([[1.0, 0, 0, 0]]), np.zeros((1, 3)), default, np.zeros_like(default)))
+    state = JointState(np.array([[1.0, 0, 0, 0]]), np.zeros((1, 3)), default, np.zeros_like(default))
+    observer.observe(state, 0.0, functools.partial(played, np.arange(len(joints.names))))
     for term in spec.observation:
         if not np.isfinite(term.scale) or term.scale == 0:
             raise PolicyError(f"policy_spec.observation term {term.name} has scale {term.scale:g}; allowed: not 0")

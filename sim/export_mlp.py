@@ -16,7 +16,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from controllers.evidence import KEY, make_evidence
 from controllers.files import write_atomically
+from controllers.g1 import revision
 from controllers.policy import GOLDEN_STEPS, encode_golden, load_policy, open_session
 from controllers.spec import PolicyError, PolicySpec
 
@@ -75,6 +77,7 @@ def write_mlp(
     session = open_session(model.SerializeToString())
     actions = np.stack([np.asarray(session.run(["action"], {"obs": row})[0]) for row in golden])
     properties = {"policy_spec": spec.to_json(), "golden": encode_golden(golden, actions)} | foreign_keys(spec)
+    properties[KEY] = make_evidence(spec, revision(spec.robot)).to_json()
     helper.set_model_props(model, properties)
     data = model.SerializeToString(deterministic=True)
     with tempfile.TemporaryDirectory() as folder:

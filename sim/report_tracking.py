@@ -199,7 +199,7 @@ def conclude(run: Path, config: TrackConfig, console: Console | None = None) -> 
         with console.status("drawing video.mp4"):
             reason = record_video(run, config)
         if reason:
-            console.print(f"no video: {reason}", highlight=False, soft_wrap=True)
+            console.print(f"no video: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def tracking_report(run: Path, console: Console) -> Path:

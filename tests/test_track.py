@@ -16,10 +16,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from controllers.g1 import revision
 from controllers.motion import MotionPlayer, load_clip
 from controllers.observation import JointState, Observer
 from controllers.policy import load_policy
 from controllers.spec import PolicyError
+from deploy.fit import fit
 from sim import cli
 from sim.randomize import NONE
 from sim.run import Run, RunError
@@ -33,7 +35,17 @@ from sim.train.track import keep_breaks, load_clips, replay_breaks, train_tracki
 
 CLIP = str(Path(__file__).parents[1] / "sim" / "motions" / "library" / "bow.npz")
 TINY = TrackConfig(
-    clip=(CLIP,), robots=8, steps=6, iterations=4, hidden=(16,), epochs=1, batches=2, judged=4, judge_every=2, seed=5
+    clip=(CLIP,),
+    robots=8,
+    steps=6,
+    iterations=4,
+    hidden=(16,),
+    epochs=1,
+    batches=2,
+    judged=4,
+    judge_every=2,
+    seed=5,
+    video=False,
 )
 
 
@@ -90,6 +102,10 @@ def test_a_robot_can_run_the_policy_from_the_file_and_the_clip_alone(run: Path) 
     np.testing.assert_allclose(
         targets, player(np.array([1.02])).joint_position + np.array(policy.spec.action.scale) * action, atol=1e-6
     )
+
+
+def test_the_robots_runtime_accepts_the_policy_on_the_robot_of_29_joints(run: Path) -> None:
+    fit(load_policy(run / "policy.onnx"), revision("g1_29dof"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_resumed_training_does_too(run: Path, tmp_path: Path) -> None:

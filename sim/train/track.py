@@ -41,7 +41,7 @@ from .track_config import TrackConfig
 Array = NDArray[np.floating]
 
 BREAKS = 20  # files of states that broke; more tell nothing new
-GOLDEN = (64, 2)  # steps and robots of the golden sequences
+GOLDEN = (32, 2)  # steps and robots of the golden sequences
 
 
 @dataclass(frozen=True)
