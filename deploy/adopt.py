@@ -39,8 +39,8 @@ class AdoptConfig:
     """The policy file."""
 
 
-def adopt_command(config: AdoptConfig) -> str:
-    """Write the file, or raise PolicyError with the field that does not fit; what was flown, in words."""
+def adopt_command(config: AdoptConfig) -> None:
+    """Write the file, and say what was flown; or raise PolicyError with the field that does not fit."""
     from sim.wrap import read_spec, wrap_policy  # the simulator: adopting is a workstation's business
 
     spec = read_spec(config.spec)
@@ -51,7 +51,7 @@ def adopt_command(config: AdoptConfig) -> str:
         said = "not flown: no clip was given" if config.clip is None else prove(candidate, config)
         config.output.parent.mkdir(parents=True, exist_ok=True)
         wrap_policy(config.network, spec, config.output)
-    return f"{config.output}: {said}"
+    print(f"{config.output}: {said}")
 
 
 def prove(policy_path: Path, config: AdoptConfig) -> str:

@@ -8,81 +8,61 @@ deploy run policy.onnx --clips kick.npz --network.interface eth0 --network.domai
 deploy monitor runs/deploy/2026-01-31_120000.mcap
 deploy estop
 deploy bench wire
+deploy campaign policies --policies policy.onnx --clips kick.npz
 deploy campaign specs --policies policy.onnx
 deploy campaign faults --policies policy.onnx --clips kick.npz
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import tyro
 
+COMMANDS = {
+    # words: module, its configuration, the function that performs it
+    "virtual": ("virtual_g1", "VirtualConfig", "virtual_command"),
+    "adopt": ("adopt", "AdoptConfig", "adopt_command"),
+    "check": ("check", "CheckConfig", "check_command"),
+    "run": ("loop", "RunConfig", "run_command"),
+    "monitor": ("monitor", "MonitorConfig", "monitor_command"),
+    "estop": ("estop", "EstopConfig", "estop_command"),
+    "bench wire": ("bench", "BenchWire", "bench_wire_command"),
+    "campaign policies": ("campaign", "PoliciesConfig", "policies_command"),
+    "campaign specs": ("campaign", "SpecsConfig", "specs_command"),
+    "campaign faults": ("campaign", "FaultsConfig", "faults_command"),
+}
+
 
 def main() -> None:
-    """The command `deploy`. Exit status 2 with one sentence for what the user can put right; 1 when a run tripped."""
+    """The command `deploy`. Exit status 2 with one sentence for what the user can put right; 1 when a run tripped, a
+    check found what would stop it, or a campaign failed."""
     try:
-        sys.exit(_perform(sys.argv[1:]))
+        perform, config = parse(sys.argv[1:])
+        sys.exit(perform(config))
     except (ValueError, OSError) as error:
         print(f"deploy: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def _perform(words: list[str]) -> int:
-    """Each command's module is loaded by that command only: the robot's computer has no simulator."""
-    group, rest = words[:1], words[1:]
-    if group == ["virtual"]:
-        from deploy.virtual_g1 import VirtualConfig, virtual_command
-
-        virtual_command(_parse("virtual", VirtualConfig, rest))
-    elif group == ["run"]:
-        from deploy.loop import RunConfig, run_command
-
-        ended = run_command(_parse("run", RunConfig, rest))
-        print(f"{ended.recording}: {ended.records}")
-        return 1 if ended.tripped else 0
-    elif group == ["check"]:
-        from deploy.check import CheckConfig, check_command
-
-        return check_command(_parse("check", CheckConfig, rest))
-    elif group == ["adopt"]:
-        from deploy.adopt import AdoptConfig, adopt_command
-
-        print(adopt_command(_parse("adopt", AdoptConfig, rest)))
-    elif group == ["estop"]:
-        from deploy.estop import EstopConfig, estop_command
-
-        estop_command(_parse("estop", EstopConfig, rest))
-    elif group == ["monitor"]:
-        from deploy.monitor import MonitorConfig, monitor_command
-
-        monitor_command(_parse("monitor", MonitorConfig, rest))
-    elif words[:2] == ["bench", "wire"]:
-        from deploy.bench import BenchWire, bench_wire_command
-
-        bench_wire_command(_parse("bench wire", BenchWire, rest[1:]))
-    elif words[:2] == ["campaign", "specs"]:
-        from deploy.campaign import SpecsConfig, specs_command
-
-        return specs_command(_parse("campaign specs", SpecsConfig, rest[1:]))
-    elif words[:2] == ["campaign", "faults"]:
-        from deploy.campaign import FaultsConfig, faults_command
-
-        return faults_command(_parse("campaign faults", FaultsConfig, rest[1:]))
-    elif words[:2] == ["campaign", "policies"]:
-        from deploy.campaign import PoliciesConfig, policies_command
-
-        return policies_command(_parse("campaign policies", PoliciesConfig, rest[1:]))
-    else:
+def parse(words: list[str]) -> tuple[Callable[[Any], int | None], Any]:
+    """What these words ask for, and its settings. Only the module that it needs is loaded: the robot's own computer has
+    no simulator."""
+    for length in (1, 2):
+        name = " ".join(words[:length])
+        if len(words) >= length and name in COMMANDS:
+            module, config, perform = COMMANDS[name]
+            loaded = importlib.import_module(f"deploy.{module}")
+            return getattr(loaded, perform), tyro.cli(
+                getattr(loaded, config), prog=f"deploy {name}", args=words[length:]
+            )
+    if words in ([], ["-h"], ["--help"]):
         print(__doc__)
-        if words and words not in (["-h"], ["--help"]):
-            raise ValueError(f"{' '.join(words[:2])!r} is no command; allowed: those above, each with --help")
-    return 0
-
-
-def _parse(name: str, config: Any, words: list[str]) -> Any:
-    return tyro.cli(config, prog=f"deploy {name}", args=words)
+        sys.exit(0)
+    raise ValueError(f"{' '.join(words[:2])!r} is no command; allowed: {', '.join(COMMANDS)}, each with --help")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,16 @@ def plan_of(config: RunConfig) -> tuple[Plan, tuple]:
     ), slots
 
 
-def run_command(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
+def run_command(config: RunConfig) -> int:
+    """Run, and say where the recording is. 1 when a check tripped."""
+    ended = run(config)
+    print(f"{ended.recording}: " + ", ".join(f"{count} {name}" for name, count in ended.records.items() if count))
+    if ended.missed:
+        print(f"{ended.missed} records were not written: this computer was too busy")
+    return 1 if ended.tripped else 0
+
+
+def run(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
     """Run until the operator ends it, or something trips and the robot has been damped.
 
     Args:

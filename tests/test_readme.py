@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_policy import random_weights, write
 
+import deploy.cli
 import firmware_export.cli
 import sim.cli
 from firmware_export.cli import C, export_c
@@ -27,7 +28,7 @@ def typed() -> list[str]:
     """Lines of shell blocks, indented commands, and commands between backticks."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     lines += re.findall(r"^    (make .*)$", README, re.MULTILINE)
-    programs = ("make ", "sim ", "firmware-export ")
+    programs = ("make ", "sim ", "deploy ", "firmware-export ")
     lines += [text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(programs) and " -" in text]
     return [line for line in lines if line.strip()]
 
@@ -52,6 +53,8 @@ def understand(line: str) -> None:
             assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"make {target}: there is no such target"
     elif program == "sim":
         sim.cli.parse(words)
+    elif program == "deploy":
+        deploy.cli.parse(words)
     elif program == "firmware-export":
         firmware_export.cli.parse(words)
     else:
@@ -74,8 +77,14 @@ def test_the_demonstration_does_all_that_it_says_in_commands_that_are_understood
 
 
 def test_a_command_that_does_not_exist_is_not_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in ("sim train quad-everything", "sim eval quad policy.onnx --absent 1", "make absent", "reboot"):
-        with pytest.raises((SystemExit, AssertionError)):
+    for line in (
+        "sim train quad-everything",
+        "sim eval quad policy.onnx --absent 1",
+        "make absent",
+        "deploy fly",
+        "reboot",
+    ):
+        with pytest.raises((SystemExit, AssertionError, ValueError)):
             understand(line)
     capsys.readouterr()
 
