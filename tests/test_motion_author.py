@@ -44,7 +44,7 @@ def test_the_robot_without_wrists_does_the_same() -> None:
     assert (long.joint_names, short.joint_names) == (LONG, SHORT)
     wrists = [i for i, joint in enumerate(LONG) if joint not in SHORT]
     assert not long.joint_position[:, wrists].any()
-    with pytest.raises(ClipError, match="motion 'dance' is not one of ours: they are squat"):
+    with pytest.raises(ClipError, match="motion 'dance' is not one of ours: they are stand"):
         load_authored("dance")
 
 

@@ -75,6 +75,7 @@ class Score:
 
 MIRRORED = ("roll", "yaw")  # joints of the right side that turn the other way for the mirrored motion
 
+STAND = Score(8.0)
 SQUAT = Score(
     5.0,
     joints={
@@ -157,6 +158,7 @@ WALK_IN_PLACE = Score(
     steps=tuple(Step(i % 2, 1.15 + 0.7 * i, 1.65 + 0.7 * i, lift=0.07) for i in range(8)),
 )
 SCORES: dict[str, Score] = {
+    "stand": STAND,
     "squat": SQUAT,
     "bow": BOW,
     "side_step": SIDE_STEP,
