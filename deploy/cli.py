@@ -10,6 +10,7 @@ deploy estop
 deploy bench wire
 deploy campaign policies --policies policy.onnx --clips kick.npz
 deploy campaign specs --policies policy.onnx
+deploy campaign nominal policy.onnx --clip kick.npz --minutes 30
 deploy campaign faults --policies policy.onnx --clips kick.npz
 """
 
@@ -33,6 +34,7 @@ COMMANDS = {
     "bench wire": ("bench", "BenchWire", "bench_wire_command"),
     "campaign policies": ("campaign", "PoliciesConfig", "policies_command"),
     "campaign specs": ("campaign", "SpecsConfig", "specs_command"),
+    "campaign nominal": ("nominal", "NominalConfig", "nominal_command"),
     "campaign faults": ("campaign", "FaultsConfig", "faults_command"),
 }
 
