@@ -7,7 +7,7 @@ qvel is root linear velocity in the world, root angular velocity in the body fra
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,15 +60,25 @@ class Engine(Protocol):
 
 
 def make_engine(
-    name: EngineName, robot: G1, count: int, stiffness: Array, damping: Array, physics_step: float, substeps: int
+    name: EngineName,
+    robot: G1,
+    count: int,
+    stiffness: Array,
+    damping: Array,
+    physics_step: float,
+    substeps: int,
+    device: str = "cpu",
 ) -> Engine:
-    """That engine; arguments as `sim.backends.mujoco_cpu.MujocoCpu` has them."""
+    """That engine, on that device (MuJoCo: `cpu` only); other arguments as `sim.backends.mujoco_cpu.MujocoCpu` has
+    them. Raises ValueError where there is no such engine or device, and never takes another instead."""
     if name == "mujoco":
+        if device != "cpu":
+            raise ValueError(f"engine mujoco on {device!r}; allowed: cpu")
         from sim.backends.mujoco_cpu import MujocoCpu
 
         return MujocoCpu(robot, count, stiffness, damping, physics_step, substeps)
-    try:
+    if name == "genesis":
         from sim.backends.genesis_engine import GenesisEngine
-    except ImportError as error:
-        raise ValueError(f"engine genesis: {error}; install the extra [genesis]") from error
-    return GenesisEngine(robot, count, stiffness, damping, physics_step, substeps)
+
+        return GenesisEngine(robot, count, stiffness, damping, physics_step, substeps, device)
+    raise ValueError(f"engine {name!r} is not known; allowed: {', '.join(get_args(EngineName))}")
