@@ -125,10 +125,10 @@ def run(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
     except BaseException:
         link.close()
         raise
-    shared = Shared.create(rings_of(plan, slots))
-    shared.set("runtime_pid", os.getpid())
     names = channels_of(plan, slots)
     recorder = Recorder(path, names, facts_of(plan, slots, facts | {"lock_step": False}))
+    shared = Shared.create(rings_of(plan, slots))
+    shared.set("runtime_pid", os.getpid())
     setup = Setup(shared.path, plan, config.network, config.policies, config.clips, rings_of(plan, slots),
                   config.real_time)  # fmt: skip
     processes = _start(setup, shared)
