@@ -224,6 +224,8 @@ class Tracking:
         self._targets = np.zeros((self.count, len(robot.joints)))
         self._action = np.zeros((self.count, spec.action_size))
         self._push_in = np.zeros(self.count, dtype=np.int64)
+        first = np.zeros(self.count, dtype=np.int64)
+        self._frames = self._wanted(first)  # of the robots' bodies, now
         self.worlds: Worlds = sample(self._rng, self.count, robot, config.spread)
         self.reset(np.arange(self.count))
 
@@ -254,6 +256,7 @@ class Tracking:
         rows = table.rows(self.clip[which], self.at[which])
         qpos, qvel = self._first_state(rows)
         self.engine.set_state(which, qpos, qvel)
+        self._moved(which)
         self._targets[which] = qpos[:, 7:]
         self._action[which] = self.spec.action.reset_value
         self._push_in[which] = self._next_push(len(which))
@@ -299,6 +302,7 @@ class Tracking:
             breaks |= {f"worlds.{field.name}": getattr(self.worlds, field.name)[bad] for field in WORLDS}
             engine.set_state(bad, self.table.qpos[rows[bad]], self.table.qvel[rows[bad]])
         now = self._judge(rows, previous)
+        self._frames = Bodies(*(getattr(now.found, field.name).copy() for field in dataclasses.fields(Bodies)))
         terms = {name: term(now) for name, term in TERMS.items() if getattr(config.weights, name)}
         paid = sum(getattr(config.weights, name) * value for name, value in terms.items())
         penalties = {name: term(now) for name, term in PENALTIES.items() if getattr(config.weights, name)}
@@ -337,7 +341,7 @@ class Tracking:
 
     def _judge(self, rows: NDArray[np.integer], previous: Array) -> Step:
         engine, table = self.engine, self.table
-        wanted = Bodies(*(getattr(table.bodies, field.name)[rows] for field in dataclasses.fields(Bodies)))
+        wanted = self._wanted(rows)
         stiffness, damping = self._gains
         seen = self._seen
         torque = np.zeros((self.count, len(self.torque_limit)))
@@ -356,6 +360,10 @@ class Tracking:
             action=self._action,
             previous_action=previous,
         )
+
+    def _wanted(self, rows: NDArray[np.integer]) -> Bodies:
+        """Where the bodies should be, as an array of its own."""
+        return Bodies(*(getattr(self.table.bodies, field.name)[rows] for field in dataclasses.fields(Bodies)))
 
     def _lost(self, now: Step) -> NDArray[np.bool_]:
         config = self.config
@@ -437,11 +445,18 @@ class Tracking:
         qvel[:, 1] += speed * np.sin(direction)
         qvel[:, 3:6] += rng.uniform(-spread.push_turn, spread.push_turn, (len(which), 3))
         engine.set_state(which, engine.qpos[which].copy(), qvel)
+        self._moved(which)
         self._push_in[which] = self._next_push(len(which))
 
     def _next_push(self, count: int) -> NDArray[np.int64]:
         period = self._rng.uniform(*self.config.spread.push_period, count)
         return np.maximum(np.rint(period / self.config.control_step), 1).astype(np.int64)
+
+    def _moved(self, which: NDArray[np.integer]) -> None:
+        """Bring the frames of robots up to date that were put into another state."""
+        fresh = self.kinematics.of(self.engine.qpos[which], self.engine.qvel[which])
+        for field in dataclasses.fields(Bodies):
+            getattr(self._frames, field.name)[which] = getattr(fresh, field.name)
 
     # --- what is observed
 
@@ -489,7 +504,7 @@ class Tracking:
         """What only a simulator knows, for the critic of `realign`."""
         engine, worlds = self.engine, self.worlds
         rows = self.table.rows(self.clip, self.at + 1)
-        found = self.kinematics.of(engine.qpos, engine.qvel)
+        found = self._frames
         root, turn = found.position[:, :1], conjugate(engine.qpos[:, None, 3:7])
         wanted = self.table.bodies.position[rows][:, self.tracked]
         wanted_velocity = self.table.bodies.linear_velocity[rows][:, self.tracked]
@@ -542,7 +557,7 @@ class Tracking:
         history[:, 1:] = history[:, :-1].copy()
         history[:, 0] = velocity_b
         turn = conjugate(from_axis_angle([0.0, 0.0, 1.0], yaw(engine.qpos[:, 3:7])))[:, None]
-        found = self.kinematics.of(engine.qpos, engine.qvel).position[:, self.points]
+        found = self._frames.position[:, self.points]
         wanted = self.table.bodies.position[rows][:, self.points]
         parts = [
             actor,
@@ -584,6 +599,7 @@ class Tracking:
         self.worlds = Worlds(**{name: arrays[f"worlds.{name}"].copy() for name in names})
         self.engine.vary(everyone, self.worlds)
         self.engine.set_state(everyone, arrays["qpos_path"][:, -1], arrays["qvel_path"][:, -1])
+        self._frames = self.kinematics.of(self.engine.qpos, self.engine.qvel)
         self.engine.qpos_path[:], self.engine.qvel_path[:] = arrays["qpos_path"], arrays["qvel_path"]
         self.failures = arrays["failures"].copy()
         self.clip, self.at, self.begun = (arrays[name].copy() for name in ("clip", "at", "begun"))
