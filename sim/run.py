@@ -98,7 +98,7 @@ def _built(kind: Any, content: Any) -> Any:
     """The dataclass `kind`, whose fields may be dataclasses and tuples themselves, from JSON."""
     if isinstance(content, list):
         return tuple(content)
-    if not dataclasses.is_dataclass(kind):
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return content
     hints = get_type_hints(kind)
     return kind(**{name: _built(hints.get(name), value) for name, value in content.items()})

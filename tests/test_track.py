@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from controllers.g1 import revision
 from controllers.motion import MotionPlayer, load_clip
 from controllers.observation import JointState, Observer
-from controllers.policy import load_policy
+from controllers.policy import Policy, load_policy
 from controllers.spec import PolicyError
 from deploy.fit import fit
 from sim import cli
@@ -105,7 +105,9 @@ def test_a_robot_can_run_the_policy_from_the_file_and_the_clip_alone(run: Path) 
 
 
 def test_the_robots_runtime_accepts_the_policy_on_the_robot_of_29_joints(run: Path) -> None:
-    fit(load_policy(run / "policy.onnx"), revision("g1_29dof"))
+    policy = load_policy(run / "policy.onnx")
+    assert isinstance(policy, Policy)
+    fit(policy, revision("g1_29dof"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_a_resumed_training_does_too(run: Path, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ step), so equal runs are equal to the bit, on any number of threads.
 from __future__ import annotations
 
 import copy
-import os
 
 import mujoco
+import numba
 import numpy as np
 from mujoco import rollout
 from numpy.typing import NDArray
@@ -23,11 +23,6 @@ Array = NDArray[np.floating]
 
 STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS
 TORSO = "torso_link"
-
-
-def threads_here() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class MujocoCpu:
@@ -56,7 +51,7 @@ class MujocoCpu:
             damping: Of the joint controllers [Nm s/rad], (joints,).
             physics_step: [s]
             substeps: Physics steps per control step.
-            threads: All cores that this process may use when absent.
+            threads: As many as numba uses when absent, so that one setting rules both.
         """
         self.robot, self.count, self.physics_step, self.substeps = robot, count, physics_step, substeps
         self._nominal = build_model(robot, stiffness=stiffness, damping=damping, timestep=physics_step, scenery=False)
@@ -64,7 +59,7 @@ class MujocoCpu:
         self._nominal.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
         model = self._nominal
         self._models = [copy.copy(model) for _ in range(count)]
-        threads = min(threads or threads_here(), count)
+        threads = min(threads or numba.get_num_threads(), count)
         self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._data = [mujoco.MjData(model) for _ in range(threads)]
         self._scratch = mujoco.MjData(model)
