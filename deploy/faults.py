@@ -269,7 +269,7 @@ def try_fault(fault: Fault, slots: Sequence[Slot], robot: G1, domain: int, folde
     if not damped.size:
         return verdict
     first = float(times[damped[0]])
-    verdict.latched = bool((modes[damped[0] :] == Mode.DAMP).all()) and made.outcome.mode == Mode.DAMP
+    verdict.latched = bool((modes[damped[0] :] == Mode.DAMP).all() and made.outcome.mode == Mode.DAMP)
     stiff = run.channels["command"]["stiffness"][damped[0] :]
     verdict.latched &= bool(not stiff.any() and (run.channels["command"]["damping"][damped[0] :] > 0).all())
     verdict.early = first < fault.at - 1e-6
