@@ -20,7 +20,7 @@ from controllers.g1 import G1
 from controllers.recording import Recording, read_recording
 from controllers.safety import Limits
 from deploy.bouts import START_AT, bout
-from deploy.modes import Answer, Mode, Request
+from deploy.modes import Answer, Mode, Request, Timing
 from deploy.runner import Slot, limits_of
 
 BUDGET = 0.020  # [s] from the trip level to the first damping command
@@ -222,7 +222,7 @@ class Verdict:
     latency: float | None = None
     """From the trip level to the first damping command [s]; None where there was none."""
     latched: bool = False
-    """Damping was commanded from then on, to the end."""
+    """Damping was commanded for as long as it is latched, and nothing stiff after it."""
     early: bool = False
     """Damping came before the fault."""
 
@@ -269,9 +269,7 @@ def try_fault(fault: Fault, slots: Sequence[Slot], robot: G1, domain: int, folde
     if not damped.size:
         return verdict
     first = float(times[damped[0]])
-    verdict.latched = bool((modes[damped[0] :] == Mode.DAMP).all() and made.outcome.mode == Mode.DAMP)
-    stiff = run.channels["command"]["stiffness"][damped[0] :]
-    verdict.latched &= bool(not stiff.any() and (run.channels["command"]["damping"][damped[0] :] > 0).all())
+    verdict.latched = _latched(modes, times, run.channels["command"], first)
     verdict.early = first < fault.at - 1e-6
     reached = (
         fault.at + fault.reached
@@ -283,6 +281,15 @@ def try_fault(fault: Fault, slots: Sequence[Slot], robot: G1, domain: int, folde
     right = not fault.checks or bool(fault.checks & set(caught))
     verdict.latency = max(first - reached, 0.0) if right else None
     return verdict
+
+
+def _latched(modes: np.ndarray, times: np.ndarray, command: np.ndarray, first: float) -> bool:
+    """Whether nothing but damping was commanded for as long as damping is latched, and nothing stiff ever after: a
+    request that comes later may lead to zero torque, and some of the nagging ones do when a robot fell early."""
+    held, later = (times >= first) & (times < first + Timing().damp), times >= first
+    damping = (modes[held] == Mode.DAMP).all() and (command["damping"][held] > 0).all()
+    limp = np.isin(modes[later], (Mode.DAMP, Mode.ZERO_TORQUE)).all() and not command["stiffness"][later].any()
+    return bool(damping and limp)
 
 
 def _crossed(truth: Recording, limits: Limits, robot: G1, after: float) -> float | None:

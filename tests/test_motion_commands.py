@@ -59,7 +59,7 @@ def test_one_bad_file_is_one_sentence_and_status_2_and_the_others_are_done(tmp_p
     ("words", "sentence"),
     [
         (("import", "absent.pkl"), "absent.pkl"),
-        (("author", "dance"), "motion 'dance' is not one of ours: they are squat, bow"),
+        (("author", "dance"), "motion 'dance' is not one of ours: they are stand, squat, bow"),
         (("play", "absent.npz"), "absent.npz: cannot be read"),
         (("repair", LIBRARY / "wave.npz", "-o", LIBRARY), "would be written over itself"),
     ],
