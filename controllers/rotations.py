@@ -11,6 +11,8 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import vectors  # noqa: F401 (before anything is compiled)
+
 Array = NDArray[np.floating]
 
 

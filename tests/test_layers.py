@@ -20,7 +20,7 @@ ALLOWED = {
     "deploy": {"controllers", "sim"},
     "firmware_export": {"controllers"},
 }
-ON_ROBOT = {"numpy", "numba", "onnxruntime", "mcap"}  # mcap is Python only
+ON_ROBOT = {"numpy", "numba", "llvmlite", "onnxruntime", "mcap"}  # llvmlite is numba's compiler; mcap is Python only
 
 
 def modules(package: str) -> list[Path]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike
@@ -228,3 +231,15 @@ def test_blocks_keep_every_row_and_repeat_the_last():
     assert blocks.shape == (1, 5, LANES)
     assert (blocks[0, :, 7:] == columns[-1][:, None]).all()
     assert (from_blocks(blocks, 7) == columns).all()
+
+
+def test_whatever_is_imported_first_kernels_are_compiled_for_the_same_processor() -> None:
+    """numba reads its settings at the first compilation in a process: one that comes too early would give kernels
+    other, slower machine code, and other bits than in the processes next to it."""
+    code = "import {}; import sim.backends.quadrotor; from numba.core.registry import cpu_target as t; "
+    code += "print(t.target_context.codegen().magic_tuple())"
+    said = {
+        subprocess.run([sys.executable, "-c", code.format(first)], capture_output=True, text=True, check=True).stdout
+        for first in ("sim.backends.quadrotor", "controllers.rotations", "sim.robots.g1_kinematics", "sim.bench_g1")
+    }
+    assert len(said) == 1

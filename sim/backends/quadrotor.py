@@ -24,14 +24,10 @@ from typing import Any
 import numba as nb
 import numba.core.config
 import numpy as np
-from llvmlite import binding as llvm
+
+import controllers.vectors  # noqa: F401 (before anything is compiled)
 
 _settings: Any = numba.core.config  # settings are made at run time: type checkers do not see them
-
-# LLVM prefers 256-bit vectors even where 512 are there; these kernels are dense arithmetic and run up to 2.5 times
-# faster with 512.
-if llvm.get_host_cpu_features().get("avx512f"):
-    _settings.CPU_FEATURES = llvm.get_host_cpu_features().flatten() + ",-prefer-256-bit"
 
 if not _settings.CACHE_DIR:
     # numba notices changes in a kernel's own file only, but most of a kernel stands in other files: each state of the

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+import controllers.vectors  # noqa: F401 (before anything is compiled)
 from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, SOLE_POINTS, SOLE_RADIUS
 
 Array = NDArray[np.floating]
