@@ -34,7 +34,7 @@ test-peers: .venv/tools
 	$(BIN)/pytest -m peers
 
 # The demonstration: each file below is made once, and an interrupted training goes on when `make demo` runs again.
-demo: $(DEMO)/eval.json
+demo: $(DEMO)/eval.json $(DEMO)/g1.json
 	$(BIN)/sim report $(DEMO)
 
 # $(call train,FOLDER,TRAINING): begin, or go on where an interrupted one stopped.
@@ -55,6 +55,11 @@ $(DEMO)/c/foundation/quad_foundation.so: $(FOUNDATION) | .venv/installed
 
 $(DEMO)/eval.json: $(DEMO)/c/student/student.so $(DEMO)/c/foundation/quad_foundation.so
 	$(BIN)/sim eval quad $(DEMO)/student/policy.onnx $(FOUNDATION) $^ --count 256 --threads 1 -o $@
+
+# The humanoid: one policy on motions of ours, in random worlds.
+$(DEMO)/g1.json: controllers/policies/g1-seven.onnx | .venv/installed
+	@mkdir -p $(DEMO)
+	$(BIN)/sim eval g1 $< --clip $(wildcard sim/motions/library/*.npz) --worlds 32 -o $@
 
 clean:
 	rm -rf .venv $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
