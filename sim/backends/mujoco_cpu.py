@@ -57,6 +57,9 @@ class MujocoCpu:
         self._nominal = build_model(robot, stiffness=stiffness, damping=damping, timestep=physics_step, scenery=False)
         # A state that is not finite must show; MuJoCo would start over at the origin.
         self._nominal.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
+        # Same physics, a seventh faster: one robot is one island, and of its Jacobian each foot fills less than half.
+        self._nominal.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+        self._nominal.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
         model = self._nominal
         self._models = [copy.copy(model) for _ in range(count)]
         threads = min(threads or numba.get_num_threads(), count)
