@@ -215,14 +215,17 @@ class Observer:
             if motions is not None:
                 at = {ahead: motions(times + ahead) for ahead in self._aheads}
                 self._motion_position = at[0.0].joint_position
-        runs = []
+        out = np.empty((batch, self.spec.observation_size), dtype=np.float32)
+        begin = 0
         for term, past in zip(self.spec.observation, self._past, strict=True):
             now = _Moment(self.spec, state, self._previous_action, phase, at.get(term.ahead))
             self._push(term, past, QUANTITIES[term.sampled](now))
             samples = past[:, term.age :]  # newest first
-            runs.append((samples if term.order == "newest first" else samples[:, ::-1]).reshape(batch, -1))
+            run = out[:, begin : begin + term.history * term.size].reshape(batch, term.history, term.size)
+            run[:] = samples if term.order == "newest first" else samples[:, ::-1]
+            begin += term.history * term.size
         self._fresh[:] = False
-        return np.concatenate(runs, axis=1).astype(np.float32)
+        return out
 
     def targets(self, action: NDArray[np.floating]) -> NDArray[np.floating]:
         """The joint targets [rad], (N, J), that these actions (N, A) ask for; they become the previous actions."""
@@ -260,10 +263,12 @@ class Observer:
             raise PolicyError(
                 f"{term.name} has shape {sample.shape}; allowed: ({len(past)}, {term.size}), as policy_spec says"
             )
-        sample = term.scale * sample
+        if term.scale != 1.0:
+            sample = term.scale * sample
         if term.clip is not None:
             sample = np.clip(sample, -term.clip, term.clip)
-        past[:, 1:] = past[:, :-1].copy()
-        past[:, 0] = sample
         fresh = self._fresh
-        past[fresh, 1:] = sample[fresh, None] if term.fill == "first sample" else 0.0
+        if past.shape[1] > 1:
+            past[:, 1:] = past[:, :-1].copy()
+            past[fresh, 1:] = sample[fresh, None] if term.fill == "first sample" else 0.0
+        past[:, 0] = sample

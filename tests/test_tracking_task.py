@@ -300,14 +300,17 @@ def test_worlds_lie_within_their_spread_and_none_is_the_robot_on_paper() -> None
 
 
 def test_rewards_are_those_of_hand_worked_errors() -> None:
-    off = np.array([[[0.3, 0.0, 0.0], [0.0, 0.0, 0.0]]])
-    squared = rewards.squared_distance(off, np.zeros_like(off))
-    np.testing.assert_allclose(squared, [[0.09, 0.0]])
-    np.testing.assert_allclose(rewards.closeness(squared, 0.3), np.exp([-0.5]))
+    off, none = np.array([[[0.3, 0.0, 0.0], [0.0, 0.4, 0.0], [0.0, 0.0, 9.0]]]), np.zeros((1, 3, 3))
+    two = np.array([0, 1])
+    squared = rewards.squared_distance(off, none, two)
+    np.testing.assert_allclose(squared, [0.125])
+    np.testing.assert_allclose(rewards.distances(off, none, two), [[0.3, 0.4]])
+    np.testing.assert_allclose(rewards.closeness(squared, 0.25), np.exp([-2.0]))
     turn = from_axis_angle([0.0, 1.0, 0.0], np.array([0.4]))
-    assert rewards.angle_between(turn, multiply(turn, from_axis_angle([1.0, 0, 0], np.array([0.25])))) == pytest.approx(
-        0.25
-    )
+    other = multiply(turn, from_axis_angle([1.0, 0, 0], np.array([0.25])))
+    assert rewards.squared_angle(turn[:, None], -other[:, None], np.array([0])) == pytest.approx(0.25**2)
+    np.testing.assert_allclose(rewards.squared(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]])), [2.0])
+    np.testing.assert_allclose(rewards.change(np.array([[1.0, 3.0]]), np.array([[0.0, 1.0]])), [5.0])
     np.testing.assert_allclose(rewards.beyond(np.array([[1.2, -0.5]]), np.array([0, 0]), np.array([1, 1])), [0.7])
     speeds = np.array([[[[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]]]])  # one foot, two points
     np.testing.assert_allclose(rewards.slip(np.array([[[True, False]]]), speeds), [2.5])

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from controllers.motion import Clip
 from controllers.observation import JointState, MotionSample, Observer
 from controllers.rotation_vectors import from_vector
-from controllers.rotations import conjugate, from_axis_angle, multiply, rotate, to_matrix, yaw
+from controllers.rotations import conjugate, from_axis_angle, multiply, rotate
 from controllers.spec import PolicySpec
 from sim.backends.engine import Engine
 from sim.randomize import NOISE, START, Worlds, sample
 from sim.robots.g1_kinematics import Bodies, Kinematics
+from sim.tasks.critic import AsapCritic, privileged
 from sim.tasks.motion_table import make_table
 from sim.tasks.tracking_config import ASAP_NOISE, Ramp, TrackingConfig
 from sim.tasks.tracking_terms import ANCHOR, ENDS, PENALTIES, TERMS, TRACKED, Step
@@ -79,14 +80,13 @@ class Tracking:
         self.torque_limit = robot.torque_limit
 
         assert spec.joints is not None
-        self._seen = robot.joint_indices(spec.joints.names)
+        order = robot.joint_indices(spec.joints.names)
+        self.seen = slice(None) if order.tolist() == list(range(len(robot.joints))) else order  # all: without copies
         self._gains = np.array(spec.joints.stiffness), np.array(spec.joints.damping)
         moving = self.table.moving * self.table.step
         self.observer = Observer(spec, self.count, np.full(self.count, moving[0]))
         self._moving = moving
-        if config.observation == "asap":  # the critic's, of the true state
-            self._critic = Observer(spec, self.count, np.full(self.count, moving[0]))
-            self._velocity_history = np.zeros((self.count, 5, 3))
+        self._critic = AsapCritic(self) if config.observation == "asap" else None
         self._noise = ASAP_NOISE if config.observation == "asap" else NOISE
         self._rng = np.random.default_rng(seed)
         self._bins = np.concatenate([[0], np.cumsum(-(-self.table.length // BIN))])
@@ -99,10 +99,10 @@ class Tracking:
         self.at = np.zeros(self.count, dtype=np.int64)  # control steps since the motion began
         self.begun = np.zeros(self.count, dtype=np.int64)  # `at` when the episode began
         self._targets = np.zeros((self.count, len(robot.joints)))
-        self._action = np.zeros((self.count, spec.action_size))
+        self.action = np.zeros((self.count, spec.action_size))
         self._push_in = np.zeros(self.count, dtype=np.int64)
         first = np.zeros(self.count, dtype=np.int64)
-        self._frames = self._wanted(first)  # of the robots' bodies, now
+        self.frames = self._wanted(first)  # of the robots' bodies, now
         self.worlds: Worlds = sample(self._rng, self.count, robot, config.spread)
         self.reset(np.arange(self.count))
 
@@ -135,16 +135,15 @@ class Tracking:
         self.engine.set_state(which, qpos, qvel)
         self._moved(which)
         self._targets[which] = qpos[:, 7:]
-        self._action[which] = self.spec.action.reset_value
+        self.action[which] = self.spec.action.reset_value
         self._push_in[which] = self._next_push(len(which))
         fresh = np.zeros(self.count, dtype=bool)
         fresh[which] = True
         self._durations(self.observer)
         self.observer.reset(fresh)
-        if self.config.observation == "asap":
-            self._durations(self._critic)
+        if self._critic is not None:
+            self._durations(self._critic.observer)
             self._critic.reset(fresh)
-            self._velocity_history[which] = 0.0
 
     def step(self, action: Array) -> tuple[dict[str, NDArray[np.float32]], Array, NDArray[np.bool_], dict[str, Any]]:
         """Act for one control step.
@@ -160,8 +159,8 @@ class Tracking:
         """
         config, engine = self.config, self.engine
         targets = np.array(self._targets)
-        previous, self._action = self._action, np.clip(action, *self.spec.action.clip)
-        targets[:, self._seen] = self.observer.targets(action)
+        previous, self.action = self.action, np.clip(action, *self.spec.action.clip)
+        targets[:, self.seen] = self.observer.targets(action)
         late = np.rint(self.worlds.action_delay / config.physics_step).astype(int)
         is_new = np.arange(config.substeps) >= late[:, None]  # (N, substeps)
         path = np.where(is_new[..., None], targets[:, None], self._targets[:, None])
@@ -179,7 +178,7 @@ class Tracking:
             breaks |= {f"worlds.{field.name}": getattr(self.worlds, field.name)[bad] for field in WORLDS}
             engine.set_state(bad, self.table.qpos[rows[bad]], self.table.qvel[rows[bad]])
         now = self._judge(rows, previous)
-        self._frames = Bodies(*(getattr(now.found, field.name).copy() for field in dataclasses.fields(Bodies)))
+        self.frames = Bodies(*(getattr(now.found, field.name).copy() for field in dataclasses.fields(Bodies)))
         terms = {name: term(now) for name, term in TERMS.items() if getattr(config.weights, name)}
         paid = sum(getattr(config.weights, name) * value for name, value in terms.items())
         penalties = {name: term(now) for name, term in PENALTIES.items() if getattr(config.weights, name)}
@@ -209,10 +208,9 @@ class Tracking:
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """What actor and critic see now; the actor's is measured, the critic's is true."""
         times = self.at * self.table.step
-        actor = self.observer.observe(self._measured(), times, self._motions)
-        if self.config.observation == "asap":
-            return {"actor": actor, "critic": self._asap_critic(times)}
-        return {"actor": actor, "critic": self._privileged()}
+        actor = self.observer.observe(self._measured(), times, self.motions)
+        critic = privileged(self) if self._critic is None else self._critic.observe(self, times)
+        return {"actor": actor, "critic": critic}
 
     # --- what happens within a step
 
@@ -220,7 +218,7 @@ class Tracking:
         engine, table = self.engine, self.table
         wanted = self._wanted(rows)
         stiffness, damping = self._gains
-        seen = self._seen
+        seen = self.seen
         torque = np.zeros((self.count, len(self.torque_limit)))
         torque[:, seen] = stiffness * (self._targets[:, seen] - engine.qpos[:, 7:][:, seen])
         torque[:, seen] -= damping * engine.qvel[:, 6:][:, seen]
@@ -234,7 +232,7 @@ class Tracking:
             wanted_qvel=table.qvel[rows],
             held=table.contacts[rows],
             torque=np.clip(torque, -self.torque_limit, self.torque_limit),
-            action=self._action,
+            action=self.action,
             previous_action=previous,
         )
 
@@ -333,7 +331,7 @@ class Tracking:
         """Bring the frames of robots up to date that were put into another state."""
         fresh = self.kinematics.of(self.engine.qpos[which], self.engine.qvel[which])
         for field in dataclasses.fields(Bodies):
-            getattr(self._frames, field.name)[which] = getattr(fresh, field.name)
+            getattr(self.frames, field.name)[which] = getattr(fresh, field.name)
 
     # --- what is observed
 
@@ -341,13 +339,13 @@ class Tracking:
         if self.spec.motion is not None and self.spec.motion.duration is None:
             observer.duration = (self._moving[self.clip]).astype(float)
 
-    def _motions(self, times: Array) -> MotionSample:
+    def motions(self, times: Array) -> MotionSample:
         steps = np.rint(times / self.table.step).astype(np.int64)
         motion = self.table.sample(self.table.rows(self.clip, steps))
         return dataclasses.replace(
             motion,
-            joint_position=motion.joint_position[:, self._seen],
-            joint_velocity=motion.joint_velocity[:, self._seen],
+            joint_position=motion.joint_position[:, self.seen],
+            joint_velocity=motion.joint_velocity[:, self.seen],
         )
 
     def _measured(self) -> JointState:
@@ -363,7 +361,7 @@ class Tracking:
                 return 0.0
             return spread.noise * self._noise[name] * rng.uniform(-1, 1, (self.count, *shape))
 
-        joints = len(self._seen)
+        joints = len(self._gains[0])
         turn = worlds.attitude_bias.copy()
         turn[:, :2] += noise("tilt", 2)
         heading = from_axis_angle([0.0, 0.0, 1.0], turn[:, 2])
@@ -371,79 +369,11 @@ class Tracking:
         return JointState(
             quaternion=multiply(heading, multiply(qpos[:, 3:7], tilt)),
             angular_velocity_b=qvel[:, 3:6] + noise("angular_velocity", 3),
-            joint_position=qpos[:, 7:][:, self._seen]
-            + worlds.joint_bias[:, self._seen]
+            joint_position=qpos[:, 7:][:, self.seen]
+            + worlds.joint_bias[:, self.seen]
             + noise("joint_position", joints),
-            joint_velocity=qvel[:, 6:][:, self._seen] + noise("joint_velocity", joints),
+            joint_velocity=qvel[:, 6:][:, self.seen] + noise("joint_velocity", joints),
         )
-
-    def _privileged(self) -> NDArray[np.float32]:
-        """What only a simulator knows, for the critic of `realign`."""
-        engine, worlds = self.engine, self.worlds
-        rows = self.table.rows(self.clip, self.at + 1)
-        found = self._frames
-        root, turn = found.position[:, :1], conjugate(engine.qpos[:, None, 3:7])
-        wanted = self.table.bodies.position[rows][:, self.tracked]
-        wanted_velocity = self.table.bodies.linear_velocity[rows][:, self.tracked]
-        local = np.concatenate(
-            [
-                found.position[:, self.tracked] - root,
-                wanted - found.position[:, self.tracked],
-                found.linear_velocity[:, self.tracked],
-                wanted_velocity,
-            ],
-            axis=1,
-        )
-        attitude = multiply(turn[:, 0], self.table.qpos[rows, 3:7])
-        sole_height = self.kinematics.soles(found)[0].min(axis=2)
-        length = self.table.length[self.clip]
-        parts = [
-            rotate(turn, local).reshape(self.count, -1),
-            rotate(turn[:, 0], np.array([0.0, 0.0, -1.0])),
-            to_matrix(attitude)[..., :2].reshape(self.count, 6),
-            engine.qvel[:, 3:6],
-            engine.qpos[:, 2:3],
-            engine.qpos[:, 7:],
-            engine.qvel[:, 6:],
-            self.table.qpos[rows, 7:] - engine.qpos[:, 7:],
-            self._action,
-            np.clip(sole_height, -0.02, 0.2) * 10,
-            (self.at / length)[:, None],
-            ((length - self.at) * self.table.step)[:, None],
-            worlds.friction[:, None],
-            worlds.payload[:, None],
-            worlds.action_delay[:, None] * 50,
-            worlds.sensor_delay[:, None] * 50,
-        ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
-
-    def _asap_critic(self, times: Array) -> NDArray[np.float32]:
-        """ASAP's 557: the actor's 380 of the true state, the velocity and its history, and where the points are and
-        should be, in the root's heading."""
-        engine, rows = self.engine, self.table.rows(self.clip, self.at + 1)
-        state = JointState(
-            engine.qpos[:, 3:7],
-            engine.qvel[:, 3:6],
-            engine.qpos[:, 7:][:, self._seen],
-            engine.qvel[:, 6:][:, self._seen],
-        )
-        actor = self._critic.observe(state, times, self._motions)
-        self._critic.targets(self._action)
-        velocity_b = 2.0 * rotate(conjugate(engine.qpos[:, 3:7]), engine.qvel[:, :3])
-        history = self._velocity_history
-        history[:, 1:] = history[:, :-1].copy()
-        history[:, 0] = velocity_b
-        turn = conjugate(from_axis_angle([0.0, 0.0, 1.0], yaw(engine.qpos[:, 3:7])))[:, None]
-        found = self._frames.position[:, self.points]
-        wanted = self.table.bodies.position[rows][:, self.points]
-        parts = [
-            actor,
-            velocity_b,
-            history[:, 1:].reshape(self.count, -1),
-            rotate(turn, wanted - found).reshape(self.count, -1),
-            rotate(turn, wanted - engine.qpos[:, None, :3]).reshape(self.count, -1),
-        ]
-        return np.concatenate(parts, axis=1).astype(np.float32)
 
     # --- to go on after an interruption
 
@@ -458,15 +388,14 @@ class Tracking:
             "at": self.at,
             "begun": self.begun,
             "targets": self._targets,
-            "action": self._action,
+            "action": self.action,
             "push_in": self._push_in,
             "rng": np.array(json.dumps(self._rng.bit_generator.state)),
             "level": np.array(json.dumps(self.level | {"mean_length": self._mean_length})),
         }
         found |= {f"observer.{name}": value for name, value in self.observer.state().items()}
-        if self.config.observation == "asap":
+        if self._critic is not None:
             found |= {f"critic.{name}": value for name, value in self._critic.state().items()}
-            found["velocity_history"] = self._velocity_history
         return {name: np.array(value) for name, value in found.items()}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
@@ -476,21 +405,20 @@ class Tracking:
         self.worlds = Worlds(**{name: arrays[f"worlds.{name}"].copy() for name in names})
         self.engine.vary(everyone, self.worlds)
         self.engine.set_state(everyone, arrays["qpos_path"][:, -1], arrays["qvel_path"][:, -1])
-        self._frames = self.kinematics.of(self.engine.qpos, self.engine.qvel)
+        self.frames = self.kinematics.of(self.engine.qpos, self.engine.qvel)
         self.engine.qpos_path[:], self.engine.qvel_path[:] = arrays["qpos_path"], arrays["qvel_path"]
         self.failures = arrays["failures"].copy()
         self.clip, self.at, self.begun = (arrays[name].copy() for name in ("clip", "at", "begun"))
-        self._targets, self._action = arrays["targets"].copy(), arrays["action"].copy()
+        self._targets, self.action = arrays["targets"].copy(), arrays["action"].copy()
         self._push_in = arrays["push_in"].copy()
         self._rng.bit_generator.state = json.loads(str(arrays["rng"]))
         self.level = json.loads(str(arrays["level"]))
         self._mean_length = self.level.pop("mean_length")
         self.observer.restore({name[9:]: value for name, value in arrays.items() if name.startswith("observer.")})
         self._durations(self.observer)
-        if self.config.observation == "asap":
+        if self._critic is not None:
             self._critic.restore({name[7:]: value for name, value in arrays.items() if name.startswith("critic.")})
-            self._durations(self._critic)
-            self._velocity_history = arrays["velocity_history"].copy()
+            self._durations(self._critic.observer)
 
 
 def _ramped(value: float, ramp: Ramp, direction: int) -> float:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from controllers.rotations import conjugate, from_axis_angle, multiply, rotate, yaw
+import controllers.vectors  # noqa: F401 (before anything is compiled)
+from controllers.rotations import conjugate, multiply, yaw
 from sim.robots.g1_kinematics import Bodies
 from sim.tasks import rewards
 
@@ -47,90 +49,91 @@ class Step:
     previous_action: Array
 
     @cached_property
-    def aligned_position(self) -> Array:
-        """Where the tracked bodies should be, the motion moved to the anchor's place and heading, (N, tracked, 3)."""
-        task, anchor = self.task, self.task.anchor
-        here, there = self.found.position[:, anchor], self.wanted.position[:, anchor]
-        relative = self.wanted.position[:, task.tracked] - there[:, None]
-        place = np.concatenate([here[:, :2], there[:, 2:]], axis=1)
-        return place[:, None] + rotate(self._heading[:, None], relative)
-
-    @cached_property
-    def aligned_quaternion(self) -> Array:
-        """Their attitude, (N, tracked, 4)."""
-        return multiply(self._heading[:, None], self.wanted.quaternion[:, self.task.tracked])
-
-    @cached_property
-    def _heading(self) -> Array:
+    def aligned(self) -> tuple[Array, Array]:
+        """Where the bodies should be, the motion moved to the anchor's place and heading: positions (N, bodies, 3) and
+        attitudes (N, bodies, 4)."""
         anchor = self.task.anchor
         turn = multiply(self.found.quaternion[:, anchor], conjugate(self.wanted.quaternion[:, anchor]))
-        return from_axis_angle([0.0, 0.0, 1.0], yaw(turn))
+        return _align(
+            yaw(turn), self.found.position[:, anchor], self.wanted.position, self.wanted.quaternion, anchor
+        )  # fmt: skip
 
     @cached_property
     def soles(self) -> tuple[Array, Array]:
         return self.task.kinematics.soles(self.found)
 
-    def world(self, which: NDArray[np.integer]) -> Array:
-        """Squared error per component of those points in the world, (N, points)."""
-        return rewards.squared_distance(self.found.position[:, which], self.wanted.position[:, which]) / 3
+    def position(self, which: NDArray[np.integer]) -> Array:
+        """Mean squared error of those points in the world [m^2], (N,)."""
+        return rewards.squared_distance(self.found.position, self.wanted.position, which)
+
+    def near(self, which: NDArray[np.integer]) -> Array:
+        """The same, of the motion moved to the anchor."""
+        return rewards.squared_distance(self.found.position, self.aligned[0], which)
+
+    def attitude(self, which: NDArray[np.integer]) -> Array:
+        """Mean squared angle of those bodies in the world [rad^2], (N,)."""
+        return rewards.squared_angle(self.found.quaternion, self.wanted.quaternion, which)
+
+    def velocity(self, which: NDArray[np.integer]) -> Array:
+        """Mean squared error of their velocities [m^2/s^2], (N,)."""
+        return rewards.squared_distance(self.found.linear_velocity, self.wanted.linear_velocity, which)
+
+    def turning(self, which: NDArray[np.integer]) -> Array:
+        """Mean squared error of their angular velocities [rad^2/s^2], (N,)."""
+        return rewards.squared_distance(self.found.angular_velocity, self.wanted.angular_velocity, which)
 
     @cached_property
     def distance(self) -> Array:
         """Of all points from the motion's [m], (N, points): the paper's 27."""
-        points = self.task.points
-        return np.sqrt(rewards.squared_distance(self.found.position[:, points], self.wanted.position[:, points]))
+        return rewards.distances(self.found.position, self.wanted.position, self.task.points)
+
+
+@numba.njit(cache=True)
+def _align(heading, place, position, quaternion, anchor):
+    places, attitudes = np.empty_like(position), np.empty_like(quaternion)
+    for n in range(len(heading)):
+        c, s = np.cos(heading[n]), np.sin(heading[n])
+        w, z = np.cos(0.5 * heading[n]), np.sin(0.5 * heading[n])
+        for b in range(position.shape[1]):
+            x, y = position[n, b, 0] - position[n, anchor, 0], position[n, b, 1] - position[n, anchor, 1]
+            places[n, b, 0] = place[n, 0] + c * x - s * y
+            places[n, b, 1] = place[n, 1] + s * x + c * y
+            places[n, b, 2] = position[n, b, 2]
+            e, f, g, h = quaternion[n, b, 0], quaternion[n, b, 1], quaternion[n, b, 2], quaternion[n, b, 3]
+            attitudes[n, b, 0], attitudes[n, b, 1] = w * e - z * h, w * f - z * g
+            attitudes[n, b, 2], attitudes[n, b, 3] = w * g + z * f, w * h + z * e
+    return places, attitudes
 
 
 TERMS: dict[str, Callable[[Step], Array]] = {
-    "anchor_position": lambda s: rewards.closeness(s.world(s.task.anchors) * 3, 0.3),
-    "anchor_orientation": lambda s: rewards.closeness(
-        rewards.angle_between(s.found.quaternion[:, s.task.anchor], s.wanted.quaternion[:, s.task.anchor]) ** 2, 0.4
-    ),
-    "body_position": lambda s: rewards.closeness(
-        rewards.squared_distance(s.found.position[:, s.task.tracked], s.aligned_position), 0.2
-    ),
-    "fine_position": lambda s: rewards.closeness(
-        rewards.squared_distance(s.found.position[:, s.task.tracked], s.aligned_position), 0.06
-    ),
+    "anchor_position": lambda s: rewards.closeness(s.position(s.task.anchors), 0.3),
+    "anchor_orientation": lambda s: rewards.closeness(s.attitude(s.task.anchors), 0.4),
+    "body_position": lambda s: rewards.closeness(s.near(s.task.tracked), 0.2),
+    "fine_position": lambda s: rewards.closeness(s.near(s.task.tracked), 0.06),
     "body_orientation": lambda s: rewards.closeness(
-        rewards.angle_between(s.found.quaternion[:, s.task.tracked], s.aligned_quaternion) ** 2, 0.4
+        rewards.squared_angle(s.found.quaternion, s.aligned[1], s.task.tracked), 0.4
     ),
-    "body_velocity": lambda s: rewards.closeness(
-        rewards.squared_distance(
-            s.found.linear_velocity[:, s.task.tracked], s.wanted.linear_velocity[:, s.task.tracked]
-        ),
-        1.0,
-    ),
-    "body_turning": lambda s: rewards.closeness(
-        rewards.squared_distance(
-            s.found.angular_velocity[:, s.task.tracked], s.wanted.angular_velocity[:, s.task.tracked]
-        ),
-        3.14,
-    ),
-    "upper_position": lambda s: rewards.closeness(s.world(s.task.upper), 0.03**0.5),
-    "lower_position": lambda s: rewards.closeness(s.world(s.task.lower), 0.1**0.5),
-    "three_points": lambda s: rewards.closeness(s.world(s.task.hands_and_head), 0.03**0.5),
-    "feet_position": lambda s: rewards.closeness(s.world(s.task.kinematics.feet), 0.03**0.5),
-    "world_orientation": lambda s: rewards.closeness(
-        rewards.angle_between(s.found.quaternion[:, s.task.points], s.wanted.quaternion[:, s.task.points]) ** 2, 1.0
-    ),
-    "world_velocity": lambda s: rewards.closeness(
-        (s.found.linear_velocity[:, s.task.points] - s.wanted.linear_velocity[:, s.task.points]) ** 2, 1.0
-    ),
-    "world_turning": lambda s: rewards.closeness(
-        (s.found.angular_velocity[:, s.task.points] - s.wanted.angular_velocity[:, s.task.points]) ** 2, 1.0
-    ),
-    "joint_position": lambda s: rewards.closeness((s.qpos[:, 7:] - s.wanted_qpos[:, 7:]) ** 2, 1.0),
-    "joint_velocity": lambda s: rewards.closeness((s.qvel[:, 6:] - s.wanted_qvel[:, 6:]) ** 2, 1.0),
+    "body_velocity": lambda s: rewards.closeness(s.velocity(s.task.tracked), 1.0),
+    "body_turning": lambda s: rewards.closeness(s.turning(s.task.tracked), 3.14),
+    # ASAP's are means over components instead of over bodies.
+    "upper_position": lambda s: rewards.closeness(s.position(s.task.upper) / 3, 0.03**0.5),
+    "lower_position": lambda s: rewards.closeness(s.position(s.task.lower) / 3, 0.1**0.5),
+    "three_points": lambda s: rewards.closeness(s.position(s.task.hands_and_head) / 3, 0.03**0.5),
+    "feet_position": lambda s: rewards.closeness(s.position(s.task.kinematics.feet) / 3, 0.03**0.5),
+    "world_orientation": lambda s: rewards.closeness(s.attitude(s.task.points), 1.0),
+    "world_velocity": lambda s: rewards.closeness(s.velocity(s.task.points) / 3, 1.0),
+    "world_turning": lambda s: rewards.closeness(s.turning(s.task.points) / 3, 1.0),
+    "joint_position": lambda s: rewards.closeness(rewards.squared(s.qpos[:, 7:], s.wanted_qpos[:, 7:]), 1.0),
+    "joint_velocity": lambda s: rewards.closeness(rewards.squared(s.qvel[:, 6:], s.wanted_qvel[:, 6:]), 1.0),
 }
 PENALTIES: dict[str, Callable[[Step], Array]] = {
     "action_change": lambda s: rewards.change(s.action, s.previous_action),
     "joint_limit": lambda s: rewards.beyond(s.qpos[:, 7:], *s.task.soft_range()),
     "speed_limit": lambda s: (np.abs(s.qvel[:, 6:]) - s.task.soft * s.task.speed_limit).clip(0, 1).sum(axis=1),
     "torque_limit": lambda s: (np.abs(s.torque) - s.task.soft * s.task.torque_limit).clip(0, 1).sum(axis=1),
-    "torque": lambda s: rewards.squared_distance(s.torque, np.zeros(1)),
+    "torque": lambda s: np.einsum("ni,ni->n", s.torque, s.torque),
     "slip": lambda s: rewards.slip(s.soles[0] < 0.0, s.soles[1]),
-    "stance": lambda s: rewards.slip(s.held[:, :, None], s.soles[1]),
+    "stance": lambda s: rewards.slip(np.broadcast_to(s.held[:, :, None], s.soles[0].shape), s.soles[1]),
     "feet_orientation": lambda s: rewards.foot_tilt(s.found.quaternion[:, s.task.kinematics.feet]),
     "feet_heading": lambda s: np.abs(
         _wrapped(yaw(s.found.quaternion[:, s.task.kinematics.feet]) - yaw(s.qpos[:, None, 3:7]))
