@@ -58,6 +58,8 @@ class Spread:
     """Factor of the sensors' noise per sample: `NOISE`."""
     push_speed: float = 0.5
     """Largest horizontal change of velocity by a push [m/s]."""
+    push_least: float = 0.0
+    """The smallest, as a share of it."""
     push_turn: float = 0.5
     """Largest change of angular velocity by a push, each axis [rad/s]."""
     push_period: tuple[float, float] = (2.0, 5.0)

@@ -37,6 +37,7 @@ from sim.tasks.tracking_config import Ramp, Setting, TrackingConfig
 from sim.wrap import has_spec, load_foreign, read_spec
 
 WIDE = 160  # columns of a table in a file
+RECOVERY = 2.0  # [s] for which a robot has to go on after a push to have recovered
 LOST = 0.5  # [m]; mean distance of the points at which a motion counts as lost: the paper's
 
 
@@ -66,6 +67,8 @@ class Flown:
     """Mean over time of the sum over joints of |torque times velocity| [W]."""
     qpos: np.ndarray
     """The simulated robot, (K, nq)."""
+    recovered: np.ndarray
+    """Whether it was still not lost 2 s after each push, as 0 or 1, of the pushes that were followed by so much."""
 
 
 def track(policy: Stepper, clip: Clip, robot: G1, physics_hz: float | None = None) -> Flown:
@@ -116,6 +119,7 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
     found, wanted = np.zeros((2, steps, count, len(points), 3))
     qpos = np.zeros((steps, count, task.engine.qpos.shape[1]))
     saturated, power = np.zeros((2, steps, count))
+    pushed = np.zeros((steps, count), dtype=bool)
     kept = np.full(count, steps)  # control steps until the robot was lost
     broken = np.zeros(count, dtype=bool)
     h, seen = policy.reset(count), task.observe()
@@ -125,6 +129,7 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
         now = info["step"]
         found[step], wanted[step] = now.found.position[:, points], now.wanted.position[:, points]
         qpos[step] = now.qpos
+        pushed[step] = info["pushed"]
         saturated[step] = np.mean(np.abs(now.torque) >= task.torque_limit * limit, axis=1)
         power[step] = np.abs(now.torque * now.qvel[:, 6:]).sum(axis=1)
         fresh = info["lost"] & (kept == steps) & ~broken
@@ -133,8 +138,10 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
         if step + 1 < steps and (kept < steps).all():
             break
     flown = []
+    after = round(RECOVERY / task.config.control_step)
     for robot in range(count):
         lost = bool(kept[robot] < steps or np.linalg.norm(found[-1, robot] - wanted[-1, robot], axis=1).mean() > LOST)
+        begin = np.flatnonzero(pushed[: min(int(kept[robot]), steps - after), robot])
         last = int(kept[robot]) - bool(broken[robot])  # of a state that is not finite there is no record
         flown.append(
             Flown(
@@ -144,6 +151,7 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
                 saturation=float(saturated[:last, robot].mean()) if last else 0.0,
                 power=float(power[:last, robot].mean()) if last else 0.0,
                 qpos=qpos[:last, robot],
+                recovered=(begin + after < kept[robot]).astype(float),
             )
         )
     return flown
@@ -262,7 +270,8 @@ def _judged(path: Path, clip_path: Path, spec: Path | None, setting: Setting, sh
     policy = load(path, spec)
     robot = revision(setting.robot or policy.spec.robot)
     clip = _clip(clip_path)
-    spread = NONE if setting.worlds == 1 else dataclasses.replace(Spread(), push_speed=setting.push)
+    pushes = {"push_speed": setting.push, "push_least": setting.push_least}
+    spread = NONE if setting.worlds == 1 else dataclasses.replace(Spread(), **pushes)
     flown: list[Flown] = []
     for seed in range(setting.seeds):
         flown += track_worlds(policy, clip, robot, setting.physics_hz, setting.worlds, spread, 1 + seed, setting.engine)
@@ -270,16 +279,17 @@ def _judged(path: Path, clip_path: Path, spec: Path | None, setting: Setting, sh
     rate = policy.spec.rates.control_hz
     numbers: dict[str, list[float]] = {"success": [float(one.completed == 1.0) for one in flown]}
     numbers["completed"] = [one.completed for one in flown]
+    numbers["recovered"] = [value for one in flown for value in one.recovered]
     for one in flown:
         for name, value in (errors(one, rate) | {"saturation": one.saturation, "power": one.power}).items():
             if value is not None:
                 numbers.setdefault(name, []).append(value)
     intervals = {
-        name: dataclasses.asdict((metrics.share if name == "success" else metrics.mean)(np.array(values)))
+        name: dataclasses.asdict((metrics.share if name in SHARES else metrics.mean)(np.array(values)))
         for name, values in numbers.items()
         if len(values) > 1
     }
-    means = {name: float(np.mean(numbers[name])) if name in numbers else None for name in NUMBERS}
+    means = {name: float(np.mean(numbers[name])) if numbers.get(name) else None for name in NUMBERS}
     return {
         "policy": str(path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -294,8 +304,9 @@ def _judged(path: Path, clip_path: Path, spec: Path | None, setting: Setting, sh
     }
 
 
+SHARES = ("success", "recovered")
 NUMBERS = (
-    "success",
+    *SHARES,
     "completed",
     "e_g",
     "e_mpjpe",
@@ -321,20 +332,21 @@ def table(content: dict[str, Any]) -> Table:
         "power [W]": ("power", ".0f"),
     }
     rows = content["results"]
-    result = Table("policy", "clip", "success", "tracked", *columns)
+    result = Table("policy", "clip", "success", "after pushes", "tracked", *columns)
     for row in rows:
         numbers = ["-" if row[key] is None else format(row[key], shape) for key, shape in columns.values()]
-        success = "yes" if row["success"] == 1 else "no"
-        if "success" in row["intervals"]:
-            interval = row["intervals"]["success"]
-            success = f"{row['success']:.1%} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
-        result.add_row(Path(row["policy"]).stem, Path(row["clip"]).stem, success, f"{row['completed']:.0%}", *numbers)
+        shares = ["yes" if row["success"] == 1 else "no", "-"]
+        for index, name in enumerate(SHARES):
+            if name in row["intervals"]:
+                interval = row["intervals"][name]
+                shares[index] = f"{row[name]:.1%} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+        result.add_row(Path(row["policy"]).stem, Path(row["clip"]).stem, *shares, f"{row['completed']:.0%}", *numbers)
     means = []
     for key, shape in columns.values():
         known = [row[key] for row in rows if row[key] is not None]
         means.append(format(np.mean(known), shape) if known else "-")
     result.add_section()
-    result.add_row("mean", "", f"{np.mean([row['success'] for row in rows]):.1%}", "", *means)
+    result.add_row("mean", "", f"{np.mean([row['success'] for row in rows]):.1%}", "", "", *means)
     return result
 
 

@@ -37,7 +37,7 @@ def still(duration: float = 0.5, robot_name: str = "g1_23dof_asap") -> Clip:
 
 
 def flown(found: np.ndarray, wanted: np.ndarray) -> Flown:
-    return Flown(1.0, found, wanted, 0.0, 0.0, np.zeros((len(found), 30)))
+    return Flown(1.0, found, wanted, 0.0, 0.0, np.zeros((len(found), 30)), np.zeros(0))
 
 
 def test_errors_are_those_of_hand_worked_points() -> None:
@@ -131,6 +131,17 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     (row,) = json.loads(output.read_text())["results"]
     assert (row["completed"], row["robot"], row["physics_hz"]) == (1.0, "g1_29dof", 500.0)
     assert row["e_g"] < 50
+
+
+def test_who_is_thrown_over_has_not_recovered_and_who_is_nudged_has(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    policy, clip = root / "controllers/policies/g1-seven.onnx", root / "sim/motions/library/stand.npz"
+    for push, recovered in ((4.0, 0.0), (0.01, 1.0)):
+        setting = Setting(worlds=8, push=push, push_least=1.0)
+        content = evaluate_g1_command([policy], [clip], tmp_path / "eval.json", setting=setting)
+        row = content["results"][0]
+        assert row["recovered"] == recovered
+        assert row["intervals"]["recovered"]["count"] >= 8
 
 
 @pytest.mark.parametrize(

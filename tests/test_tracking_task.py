@@ -282,9 +282,21 @@ def test_pushes_change_the_velocity_within_their_limits() -> None:
         task.step(np.zeros((500, 23)))
     change = engine.qvel - task.table.qvel[task.rows()]
     speed = np.linalg.norm(change[:, :2], axis=1)
-    assert 0.45 < speed.max() <= 0.5
+    assert 0.45 < speed.max() <= 0.5 and speed.min() < 0.1
     assert np.abs(change[:, 2]).max() == 0
     assert 0.25 < np.abs(change[:, 3:6]).max() <= 0.3
+
+
+def test_the_smallest_push_may_be_the_largest_too() -> None:
+    spread = dataclasses.replace(NONE, push_speed=0.5, push_least=1.0, push_period=(0.02, 0.02))
+    task, engine = replay(dataclasses.replace(STILL, spread=spread), count=20, clips=(SQUAT,))
+    task.at[:] = 10
+    rows = task.table.rows(task.clip, task.at + 1)
+    engine.next = task.table.qpos[rows], task.table.qvel[rows]
+    _, _, _, info = task.step(np.zeros((20, 23)))
+    assert info["pushed"].all()
+    change = engine.qvel - task.table.qvel[task.rows()]
+    np.testing.assert_allclose(np.linalg.norm(change[:, :2], axis=1), 0.5)
 
 
 def test_worlds_lie_within_their_spread_and_none_is_the_robot_on_paper() -> None:

@@ -155,7 +155,7 @@ class Tracking:
             The next observations (`actor` and `critic`), rewards (N,), which episodes ended (N,), and facts of this
             step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite), `breaks` (what led to
             such states, or None), `terms` (each reward per second, (N,)), `distance` (N, points), `length`, `clip` and
-            `at` of the episodes, and the `step` itself.
+            `at` of the episodes, who was pushed at its end (`pushed`, (N,)), and the `step` itself.
         """
         config, engine = self.config, self.engine
         targets = np.array(self._targets)
@@ -201,7 +201,7 @@ class Tracking:
             "at": self.at.copy(),
         }
         self._learn_from(done, lost)
-        self._push(done)
+        info["pushed"] = self._push(done)
         self.reset(np.flatnonzero(done))
         return self.observe(), reward, done, info
 
@@ -307,21 +307,24 @@ class Tracking:
         for name, ramp in self.ramps.items():
             self.level[name] = _ramped(self.level[name], ramp, direction)
 
-    def _push(self, done: NDArray[np.bool_]) -> None:
+    def _push(self, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Push the robots whose time it is; which, (N,)."""
         spread, engine, rng = self.config.spread, self.engine, self._rng
         self._push_in -= 1
-        which = np.flatnonzero((self._push_in <= 0) & ~done)
-        if not len(which) or not (spread.push_speed or spread.push_turn):
-            return
+        pushed = (self._push_in <= 0) & ~done & bool(spread.push_speed or spread.push_turn)
+        which = np.flatnonzero(pushed)
+        if not len(which):
+            return pushed
         qvel = engine.qvel[which].copy()
         direction = rng.uniform(0, 2 * np.pi, len(which))
-        speed = spread.push_speed * np.sqrt(rng.random(len(which)))
+        speed = spread.push_speed * np.sqrt(rng.uniform(spread.push_least**2, 1.0, len(which)))
         qvel[:, 0] += speed * np.cos(direction)
         qvel[:, 1] += speed * np.sin(direction)
         qvel[:, 3:6] += rng.uniform(-spread.push_turn, spread.push_turn, (len(which), 3))
         engine.set_state(which, engine.qpos[which].copy(), qvel)
         self._moved(which)
         self._push_in[which] = self._next_push(len(which))
+        return pushed
 
     def _next_push(self, count: int) -> NDArray[np.int64]:
         period = self._rng.uniform(*self.config.spread.push_period, count)

@@ -211,6 +211,8 @@ class Setting:
     """Repetitions with other worlds."""
     push: float = 0.5
     """Largest change of velocity by a push in random worlds [m/s]."""
+    push_least: float = 0.0
+    """The smallest, as a share of it; 1 when all shall be of that size."""
     engine: Literal["mujoco", "genesis"] = "mujoco"
     """The physics; Genesis needs the extra [genesis]."""
 
@@ -219,6 +221,8 @@ class Setting:
         for name in ("worlds", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if not 0 <= self.push_least <= 1:
+            raise ValueError(f"push_least is {self.push_least}; allowed: 0 to 1, a share of push")
         return self
 
 
