@@ -22,6 +22,7 @@ FINE, WARN, TRIP = 0, 1, 2
 
 CHECKS = {
     "stale_state": "no message from the robot for this long [s]",
+    "state_lag": "messages arrive later after they were measured than the quickest did, by this long [s]",
     "frozen_tick": "messages arrive, but the robot's clock has stood still for this long [s]",
     "frozen_imu": "messages arrive, but no bit of the inertial measurement has changed for this long [s]",
     "crc_share": "share of messages with a wrong checksum in the last second",
@@ -39,8 +40,11 @@ CHECKS = {
     "torque": "that a target asks for, relative to the joint's limit",
     "temperature": "of a motor [degrees Celsius]",
     "motor_fault": "motors that report a fault",
+    "motor_off": "a motor that was on has reported that it is off for this long [s]",
+    "motor_torque": "torque that a motor's law asks for and its estimate lacks, averaged, relative to its limit",
     "battery": "charge that is missing [%]",
     "foreign_publisher": "others that publish motor commands",
+    "own_controller": "signs that the robot's own motion controller is active again",
     "mode_machine": "changes of the robot's own revision number",
     "remote_lost": "the remote has been silent for this long [s]; a trip ends the policy and stands",
     "policy_died": "the process that runs the policy has ended",
@@ -67,6 +71,8 @@ class Limits:
 
     stale_state: Level = Level(0.010, 0.050)
     """[s]; 500 Hz means 0.002."""
+    state_lag: Level = Level(0.010, 0.050)
+    """[s] more than the quickest message took."""
     frozen_tick: Level = Level(0.010, 0.050)
     """[s]"""
     frozen_imu: Level = Level(0.010, 0.050)
@@ -101,9 +107,15 @@ class Limits:
     """[degrees Celsius]; which of the two sensors is the winding is contradictory, so the hotter counts."""
     motor_fault: Level = Level(0.5, 0.5)
     """One is too many."""
+    motor_off: Level = Level(0.010, 0.050)
+    """[s]; a robot that never says that a motor is on is not judged."""
+    motor_torque: Level = Level(0.1, 0.2)
+    """Of the joint's limit; on the virtual robot policies that kick and jump stay below 0.04."""
     battery: Level = Level(80.0, 95.0)
     """[%] missing: 20 % left warns."""
     foreign_publisher: Level = Level(0.5, 0.5)
+    """One is too many."""
+    own_controller: Level = Level(0.5, 0.5)
     """One is too many."""
     mode_machine: Level = Level(0.5, 0.5)
     """One is too many."""

@@ -151,7 +151,13 @@ def tracking_errors(made: Bout, clip: Clip, robot: G1, control_hz: float) -> dic
         return kinematics.of(qpos, np.zeros((len(qpos), 6 + len(robot.joints)))).position[1:, kept]
 
     flown = Flown(
-        completed=1.0, points_w=points(found), reference_w=points(wanted), saturation=0.0, power=0.0, qpos=found
+        completed=1.0,
+        points_w=points(found),
+        reference_w=points(wanted),
+        saturation=0.0,
+        power=0.0,
+        recovered=np.empty(0),
+        qpos=found,
     )
     return errors(flown, control_hz)
 

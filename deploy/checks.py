@@ -4,6 +4,7 @@ that some of them need.
     checks.state(now, sample)      when a state has arrived
     checks.answer(now, position)   when the policy has answered
     checks.command(hold, sample)   what is about to be commanded
+    checks.motors(now, hold, sample)   what the motors make of what was commanded before
     checks.report("foreign_publisher", count)   what others have noticed
     findings = checks.close(now)   once per command: every check whose level has risen, and whether any trips
 
@@ -25,6 +26,9 @@ from deploy.modes import Hold
 
 Array = NDArray[np.floating]
 
+AVERAGE = 0.1  # [s] over which torque that is missing counts
+LONGEST = 0.01  # [s] that one state may stand for in it
+DRIFT = 1e-3  # that the robot's clock may run slower than ours, so that this is not taken for a lag that grows
 REMEMBER = 1.0  # [s] for which a level is held, so that one that flickers is said once
 
 
@@ -51,6 +55,8 @@ class Sample:
     """(N, 2) [degrees Celsius]"""
     motor_fault: NDArray[np.integer]
     """Codes; 0 is none."""
+    motor_on: NDArray[np.bool_]
+    """Whether the motor says that it is enabled."""
     remote: bytes
     """40 bytes; all zero when the robot does not hear it."""
 
@@ -68,6 +74,10 @@ class Checks:
         self._tick_at = self._imu_at = self._remote_at = 0.0
         self._last: Sample | None = None
         self._target: Array | None = None
+        self._on_at = np.full(len(robot.joints), np.inf)  # when each motor said last that it was on; never
+        self._quickest: tuple[float, float] | None = None  # when, and how far our clock was ahead of the tick then [s]
+        self._missing = np.zeros(len(robot.joints))  # torque, relative to the limit, averaged
+        self._missing_at = 0.0
         self._remote_heard = False
         self._errors: deque[tuple[float, int, int]] = deque([(0.0, 0, 0)])  # time, received, wrong
 
@@ -76,6 +86,7 @@ class Checks:
         limits, last = self.limits, self._last
         if last is None or sample.tick != last.tick:
             self._tick_at = now
+            self._judge("state_lag", self._lag(now, sample.tick))
         imu = (sample.quaternion, sample.angular_velocity)  # an accelerometer may go on without them
         if last is None or any(
             a.tobytes() != b.tobytes() for a, b in zip(imu, (last.quaternion, last.angular_velocity), strict=True)
@@ -94,6 +105,8 @@ class Checks:
         self._judge("joint_position", safety.joint_position(sample.position, self._lower, self._upper))
         self._judge("temperature", sample.temperature.max(axis=1))
         self._judge("motor_fault", sample.motor_fault != 0)
+        self._on_at[sample.motor_on] = now
+        self._judge("motor_off", now - self._on_at)
         if last is not None:
             self._judge("mode_machine", float(sample.mode_machine != last.mode_machine))
             passed = (sample.tick - last.tick) / 1000
@@ -102,6 +115,19 @@ class Checks:
                 self._judge("position_jump", safety.joint_speed(moved, self._speed))
         self._state_at = now
         self._last = sample
+
+    def _lag(self, now: float, tick: int) -> float:
+        """How much later than the quickest state this one comes after its tick [s]. Our clock's lead over the tick is
+        what sets the two clocks apart, and the time on the way; its least is kept, and may rise by `DRIFT`."""
+        ahead = now - tick / 1000
+        if self._quickest is not None:
+            at, least = self._quickest
+            ahead_least = least + DRIFT * (now - at)
+            if ahead >= ahead_least:
+                self._quickest = now, ahead_least
+                return ahead - ahead_least
+        self._quickest = now, ahead
+        return 0.0
 
     def crc(self, now: float, received: int, wrong: int, row: int) -> None:
         """Judge the checksums: messages so far, those that were wrong, and wrong ones in a row."""
@@ -130,6 +156,18 @@ class Checks:
         """Judge what is about to be commanded, before it is held within the limits."""
         wanted = safety.torque(hold.position, sample.position, sample.velocity, hold.stiffness, hold.damping)
         self._judge("torque", np.abs(wanted) / self._torque)
+
+    def motors(self, now: float, hold: Hold | None, sample: Sample) -> None:
+        """Judge the torque that the motors report [Nm] against their law for what was commanded before this state; None
+        where they hold nothing."""
+        passed, self._missing_at = now - self._missing_at, now
+        if hold is None:
+            self._missing[:] = 0.0
+            return
+        wanted = safety.torque(hold.position, sample.position, sample.velocity, hold.stiffness, hold.damping)
+        missing = (np.clip(wanted, -self._torque, self._torque) - sample.torque) / self._torque
+        self._missing += min(passed, LONGEST) / AVERAGE * (missing - self._missing)
+        self._judge("motor_torque", np.abs(self._missing))
 
     def report(self, check: str, value: float) -> None:
         """Judge what others have noticed."""

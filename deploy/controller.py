@@ -53,6 +53,7 @@ def sample_of(state: np.ndarray, slots: np.ndarray) -> Sample:
         torque=motors["tau_est"],
         temperature=motors["temperature"],
         motor_fault=motors["motorstate"],
+        motor_on=motors["mode"] != 0,
         remote=state["wireless_remote"].tobytes(),
     )
 
@@ -83,6 +84,7 @@ class Controller:
         self._answered_at = 0.0
         self._epoch = 0
         self._before: tuple[Mode, int] | None = None
+        self._held: Hold | None = None  # what joints were told to hold last
 
     def decide(
         self,
@@ -106,6 +108,7 @@ class Controller:
         machine, checks = self.machine, self.checks
         if fresh:
             checks.state(now, sample)
+            checks.motors(now, self._held, sample)
             remote = Remote.from_bytes(np.frombuffer(sample.remote, np.uint8))
             pressed = request_of(remote, self._remote)
             self._remote = remote
@@ -122,9 +125,11 @@ class Controller:
         if machine.epoch != self._epoch:
             self._epoch, self._answered_at = machine.epoch, now
             checks.new_policy()
+        self._held = None
         if command.mode in (Mode.RAMP, Mode.STAND, Mode.POLICY):
             checks.command(command.hold, sample)
-            command = Command(command.mode, command.policy, self._limited(command.hold, sample))
+            self._held = self._limited(command.hold, sample)
+            command = Command(command.mode, command.policy, self._held)
         now_in = (command.mode, command.policy)
         changed, self._before = now_in != self._before, now_in
         return Decision(command, tuple(risen), changed)

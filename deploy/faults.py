@@ -21,6 +21,7 @@ from controllers.recording import Recording, read_recording
 from controllers.safety import Limits
 from deploy.bouts import START_AT, bout
 from deploy.modes import Answer, Mode, Request, Timing
+from deploy.motion_switcher import ASK_EVERY
 from deploy.runner import Slot, limits_of
 
 BUDGET = 0.020  # [s] from the trip level to the first damping command
@@ -31,6 +32,8 @@ FALL = 3.0  # [s] that a push has to bring the robot down
 
 Anywhere = "anywhere"
 InPolicy = "in policy"
+
+CARRYING = ("hip_pitch", "hip_roll", "knee", "ankle_pitch")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,45 @@ def _low_battery(at: float, robot: G1, limits: Limits, rng: np.random.Generator)
     next_message = period + (1 - period) % BATTERY_EVERY
     return Fault("low_battery", at, frozenset({"battery"}), (next_message - period) * PERIOD,
                  (Event(at, "low_battery", value=float(rng.integers(0, 5))),))  # fmt: skip
+
+
+def _foreign_publisher(at: float, robot: G1, limits: Limits, rng: np.random.Generator) -> Fault:
+    """It commands every so many periods, counted from the robot's first; its first command reaches the level."""
+    from deploy.virtual_events import Event
+
+    every, period = int(rng.integers(1, 50)), round(at / PERIOD)
+    rate = 1 / (every * PERIOD)
+    return Fault("foreign_publisher", at, frozenset({"foreign_publisher"}), -period % every * PERIOD,
+                 (Event(at, "foreign_publisher", value=rate),), text=f"{rate:.0f} Hz")  # fmt: skip
+
+
+def _controller_started(at: float, robot: G1, limits: Limits, rng: np.random.Generator) -> Fault:
+    """Nobody says so: it is known when the robot has answered the question whether one is active."""
+    from deploy.virtual_events import Event
+    from deploy.virtual_g1 import SERVICE_EVERY
+
+    return Fault("controller_started", at, frozenset({"own_controller"}), ASK_EVERY + SERVICE_EVERY * PERIOD,
+                 (Event(at, "controller_started"),))  # fmt: skip
+
+
+def _state_lag(at: float, robot: G1, limits: Limits, rng: np.random.Generator) -> Fault:
+    """States arrive later and later; their lag can be seen when they are there, which is later by that."""
+    from deploy.virtual_events import Event
+
+    growth, level = float(rng.uniform(0.2, 2.0)), limits.state_lag.trip
+    checks = frozenset({"state_lag", *_FALLS.split()})
+    return Fault("state_lag", at, checks, level / growth + level, (Event(at, "state_lag", value=growth),),
+                 text=f"{growth:.1f} s/s")  # fmt: skip
+
+
+def _motor_limp(at: float, robot: G1, limits: Limits, rng: np.random.Generator) -> Fault:
+    """A joint that carries: one that does not is missed by nobody."""
+    from deploy.virtual_events import Event
+
+    carrying = [name for name in robot.joint_names if any(part in name for part in CARRYING)]
+    joint = str(rng.choice(carrying))
+    checks = frozenset({"motor_torque", *_FALLS.split()})
+    return Fault("motor_limp", at, checks, None, (Event(at, "motor_limp", joint=joint),), text=joint)
 
 
 def _action(kind: str, checks: str, change: Callable[[Answer, int], Answer]) -> Kind:
@@ -194,7 +236,13 @@ KINDS: dict[str, Kind] = {
     "velocity_spike": _event("velocity_spike", "joint_speed", value=_sign(100.0, 200.0), joint=True),
     "overheating": Kind(_overheating),
     "motor_fault": _event("motor_fault", "motor_fault", value=lambda rng: rng.integers(1, 99), joint=True),
+    "motor_dead": _event("motor_dead", f"motor_off {_FALLS}", 0.05, joint=True),
+    "motor_limp": Kind(_motor_limp, InPolicy),
     "low_battery": Kind(_low_battery),
+    "state_lag": Kind(_state_lag),
+    "foreign_publisher": Kind(_foreign_publisher),
+    "controller_selected": _event("controller_selected", "own_controller"),
+    "controller_started": Kind(_controller_started),
     "push": dataclasses.replace(_event("push", _FALLS, None, _sign(500.0, 900.0), duration=_later(0.2, 0.4)),
                                 where=InPolicy),
     "push_left": dataclasses.replace(_event("push_left", _FALLS, None, _sign(500.0, 900.0), duration=_later(0.2, 0.4)),

@@ -1,8 +1,9 @@
 """A run in lock-step with a virtual robot: one process, driven by the robot's clock, the same bits every time.
 
 Every state is answered by one command that carries its tick in `reserve[0]`; the policy answers every tenth state of
-its run (50 Hz). What decides is what decides in real time (`controller.py`, `runner.py`); only the clock, the processes
-and their deaths are absent.
+its run (50 Hz). The clock is the robot's: its time when it sent a state is the message's source time stamp, while the
+tick says when it measured it. What decides is what decides in real time (`controller.py`, `runner.py`); only the clock,
+the processes and their deaths are absent.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from deploy.controller import Controller, Decision, Plan, message_of, sample_of,
 from deploy.fit import WRITE_HZ
 from deploy.journal import Journal
 from deploy.modes import Answer, Mode, Request
+from deploy.motion_switcher import Watch
 from deploy.runner import Runner, Slot
 from deploy.wire import G1Link
 
-LONGEST_GAP = 10.0  # [s] between two ticks; more is a tick that is wrong
 PATIENCE = 5.0  # [s] of real time without a state, after which the robot has left
-BATTERY_EVERY = 5  # states between two looks at the battery
+LOOK_EVERY = 5  # states between two looks at the battery and at the motion switcher
 
 
 @dataclass
@@ -66,6 +67,7 @@ def run_lock_step(
         disturb: Changes what the policy answers, for tests of what follows.
     """
     controller, runner = Controller(plan), Runner(slots, plan.robot)
+    switcher = Watch(link.participant)
     motors = slots_of(plan.robot)
     journal = Journal(recording, plan, slots, {"lock_step": True}) if recording else None
     period, per_answer = 1 / WRITE_HZ, round(WRITE_HZ / plan.control_hz)
@@ -73,6 +75,7 @@ def run_lock_step(
     answer: Answer | None = None
     sample: Sample | None = None
     now, epoch, epoch_at = 0.0, 0, 0
+    origin: int | None = None  # source time of the first state [ns]
 
     def note(decision: Decision, tick: int) -> None:
         outcome.mode = decision.command.mode
@@ -91,24 +94,26 @@ def run_lock_step(
                 break
             message = link.states.take()
             controller.checks.crc(now, link.states.received, link.states.crc_errors, link.states.crc_errors_in_a_row)
-            if message is None:  # its CRC was wrong; the next good state's tick says how much time has passed
+            if message is None:  # its CRC was wrong; the next good state says how much time has passed
                 continue
             before, sample = sample, sample_of(message.data, motors)
             if before is not None and outcome.states == 1 and sample.tick == before.tick:
                 continue  # a robot that waits to be heard says its first state again and again
-            if before is not None and (missed := _missed(before.tick, sample.tick, period)):
-                for _ in range(missed):
-                    # In real time the writer would have decided without a state, and the robot would have obeyed.
-                    now += period
-                    note(controller.decide(now, before, False, None, answer), before.tick)
-            now += period
+            origin = message.source_ns if origin is None else origin
+            sent = (message.source_ns - origin) / 1e9 + period
+            while before is not None and now + 1.5 * period < sent:
+                # In real time the writer would have decided without a state, and the robot would have obeyed.
+                now += period
+                note(controller.decide(now, before, False, None, answer), before.tick)
+            now = sent
             outcome.states += 1
             if link.others.take() is not None:
                 controller.checks.report("foreign_publisher", 1)
-            if outcome.states % BATTERY_EVERY == 0:
+            if outcome.states % LOOK_EVERY == 0:
                 battery = link.take_battery()
                 if battery is not None:
                     controller.checks.report("battery", 100.0 - float(battery.data["soc"]))
+                controller.checks.report("own_controller", switcher.look(now))
             new = False
             machine = controller.machine
             if machine.wanted >= 0:
@@ -133,9 +138,3 @@ def run_lock_step(
         if journal:
             journal.close()
     return outcome
-
-
-def _missed(before: int, tick: int, period: float) -> int:
-    """States between these two ticks [ms]; none where the tick itself is wrong."""
-    passed = (tick - before) / 1000
-    return round(passed / period) - 1 if period < passed < LONGEST_GAP else 0

@@ -20,6 +20,7 @@ CHECK_MODE, SELECT_MODE, RELEASE_MODE = 1001, 1002, 1003
 NOT_IMPLEMENTED, BAD_PARAMETER = 3203, 3204  # codes of the vendor's services
 
 RELEASE_PAUSE = 1.0  # [s] that the robot gets to act on a release before it is asked again
+ASK_EVERY = 0.2  # [s] between two questions of a watch
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ class MotionSwitcher:
     """Asks the service; every call either succeeds or raises within its timeout."""
 
     def __init__(self, participant: Participant, timeout: float = 1.0):
-        self._requests, self._responses = _endpoints(participant, "request", "response")
+        self._requests, self._responses = _writer(participant, "request"), _reader(participant, "response")
         self._timeout = timeout
         self._last_id = time.time_ns()
+
+    def offered(self) -> bool:
+        """Whether the service is there and can answer."""
+        return bool(self._requests.get_matched_subscriptions() and self._responses.get_matched_publications())
 
     def check_mode(self) -> Mode:
         """Which motion controller is active."""
@@ -78,10 +83,23 @@ class MotionSwitcher:
     def _call(self, api: int, name: str, parameter: str) -> dict[str, Any]:
         """The answer's JSON; {} when it has none."""
         end = time.monotonic() + self._timeout
-        while not self._requests.get_matched_subscriptions() or not self._responses.get_matched_publications():
+        while not self.offered():
             if time.monotonic() > end:
                 raise WireError(f"the service {SERVICE} is not there: nobody offers it within {self._timeout:g} s")
             time.sleep(0.005)
+        self.ask(api, parameter)
+        while time.monotonic() < end:
+            answer = self.answer()
+            if answer is not None:
+                code, data = answer
+                if code != 0:
+                    raise WireError(f"{SERVICE} refuses {name}({parameter}) with code {code}")
+                return data
+            time.sleep(0.002)
+        raise WireError(f"{SERVICE} does not answer {name} within {self._timeout:g} s")
+
+    def ask(self, api: int, parameter: str = "{}") -> None:
+        """Send that question; does not wait."""
         self._last_id += 1
         made = rpc_classes()
         header = made["RequestHeader_"](
@@ -90,22 +108,46 @@ class MotionSwitcher:
             policy=made["RequestPolicy_"](priority=0, noreply=False),
         )
         self._requests.write(made["Request_"](header=header, parameter=parameter, binary=[]))
-        while time.monotonic() < end:
-            for answer in self._responses.take(16):
-                if not answer.sample_info.valid_data or answer.header.identity.id != self._last_id:
-                    continue  # of another client, or of a question that was given up
-                if answer.header.status.code != 0:
-                    raise WireError(f"{SERVICE} refuses {name}({parameter}) with code {answer.header.status.code}")
-                return _json(answer.data)
-            time.sleep(0.002)
-        raise WireError(f"{SERVICE} does not answer {name} within {self._timeout:g} s")
+
+    def answer(self) -> tuple[int, dict[str, Any]] | None:
+        """Code and JSON of the answer to the last question, if it has come; does not wait."""
+        for answer in self._responses.take(16):
+            if answer.sample_info.valid_data and answer.header.identity.id == self._last_id:
+                return answer.header.status.code, _json(answer.data)
+        return None  # others are for other clients, or to questions that were given up
+
+
+class Watch:
+    """Notices that a motion controller of the robot becomes active again, without ever waiting: at once when a program
+    asks the service for one, and within `ASK_EVERY` when one was started in another way, such as by the remote."""
+
+    def __init__(self, participant: Participant):
+        self._switcher = MotionSwitcher(participant)
+        self._requests = _reader(participant, "request")
+        self._asked_at: float | None = None
+
+    def look(self, now: float) -> bool:
+        """Whether one is active, or somebody has asked for one, since the last look.
+
+        Args:
+            now: Any clock that does not go back [s].
+        """
+        asked = any(
+            request.sample_info.valid_data and request.header.identity.api_id == SELECT_MODE
+            for request in self._requests.take(16)
+        )
+        answer = self._switcher.answer()
+        if (self._asked_at is None or now - self._asked_at >= ASK_EVERY) and self._switcher.offered():
+            self._asked_at = now
+            self._switcher.ask(CHECK_MODE)
+        return asked or (answer is not None and bool(answer[1].get("name")))
 
 
 class MotionSwitcherService:
     """Answers as the robot does; `active` is the controller that runs, and empty when none does."""
 
     def __init__(self, participant: Participant, active: str = "ai"):
-        self._responses, self._requests = _endpoints(participant, "response", "request")
+        self._responses, self._requests = _writer(participant, "response"), _reader(participant, "request")
         self.active = active
 
     def serve(self) -> None:
@@ -136,23 +178,29 @@ class MotionSwitcherService:
         return NOT_IMPLEMENTED, ""
 
 
-def _endpoints(participant: Participant, write: str, read: str) -> tuple[Any, Any]:
-    """A writer and a reader of the service's two topics."""
+KEPT = 16  # messages
+
+
+def _topic(participant: Participant, part: str) -> Any:
+    return participant.topic(f"rt/api/{SERVICE}/{part}", rpc_classes()[f"{part.capitalize()}_"])
+
+
+def _writer(participant: Participant, part: str) -> Any:
     from cyclonedds.pub import DataWriter
     from cyclonedds.qos import Policy, Qos
-    from cyclonedds.sub import DataReader
     from cyclonedds.util import duration
 
-    kept = Policy.History.KeepLast(16)
-    made = {
-        part: participant.topic(f"rt/api/{SERVICE}/{part}", rpc_classes()[f"{part.capitalize()}_"])
-        for part in (write, read)
-    }
-    return (
-        DataWriter(participant.entity, made[write], Qos(Policy.Reliability.Reliable(duration(milliseconds=100)), kept)),
-        # Best effort matches every writer, whatever the robot's firmware offers.
-        DataReader(participant.entity, made[read], Qos(Policy.Reliability.BestEffort, kept)),
-    )
+    kept = Policy.Reliability.Reliable(duration(milliseconds=100)), Policy.History.KeepLast(KEPT)
+    return DataWriter(participant.entity, _topic(participant, part), Qos(*kept))
+
+
+def _reader(participant: Participant, part: str) -> Any:
+    """Of what others say. Best effort matches every writer, whatever the robot's firmware offers."""
+    from cyclonedds.qos import Policy, Qos
+    from cyclonedds.sub import DataReader
+
+    kept = Policy.Reliability.BestEffort, Policy.History.KeepLast(KEPT), Policy.IgnoreLocal.Participant
+    return DataReader(participant.entity, _topic(participant, part), Qos(*kept))
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from deploy.controller import DAMPING, Controller, Decision, Plan, message_of, s
 from deploy.fit import WRITE_HZ
 from deploy.journal import answer_record, channels_of, command_record, fault_record, mode_record, state_record
 from deploy.modes import Answer, Command, Hold, Mode, Request
+from deploy.motion_switcher import Watch
 from deploy.runner import Runner, Slot, load_slots
 from deploy.shared import Shared
 from deploy.wire import G1Link, Network, Peer
@@ -39,7 +40,7 @@ PERIOD = 1 / WRITE_HZ  # [s]
 SLACK = 1.5  # periods that the writer waits for a state before it commands without one
 LINGER = 10.0  # [s] of damping after the runtime is gone
 SCAN_EVERY = 50  # commands between two looks at who else may command
-BATTERY_EVERY = 5  # commands between two looks at the battery
+LOOK_EVERY = 5  # commands between two looks at the battery and at the motion switcher
 REQUESTS = ("stand", "policy", "damp", "rearm")
 FIFO_PRIORITY = {"guard": 82, "writer": 81, "policy": 80}
 
@@ -129,6 +130,7 @@ def sample_from(record: np.ndarray) -> Sample:
         torque=record["joint_torque"],
         temperature=record["temperature"].reshape(-1, 2),
         motor_fault=record["motor_fault"],
+        motor_on=np.ones(len(record["motor_fault"]), dtype=bool),  # is not recorded, and no policy observes it
         remote=record["remote"].tobytes(),
     )
 
@@ -221,6 +223,7 @@ def writer_process(setup: Setup) -> None:
     shared.set("mode_machine", -1)
     link = G1Link(setup.network)
     watched = Watched(shared, ("runtime", "policy", "guard"))
+    switcher = Watch(link.participant)
     motors, rings, channels = slots_of(setup.plan.robot), shared.rings, setup.channels
     controller, inbox = Controller(setup.plan), _Inbox(shared)
     own = {str(shared.get(f"{name}_pid")) for name in ("runtime", "policy", "guard")}
@@ -250,8 +253,10 @@ def writer_process(setup: Setup) -> None:
         count += 1
         if count % SCAN_EVERY == 0:
             controller.checks.report("foreign_publisher", len(strangers(link, own)))
-        if count % BATTERY_EVERY == 0 and (battery := link.take_battery()) is not None:
-            controller.checks.report("battery", 100.0 - float(battery.data["soc"]))
+        if count % LOOK_EVERY == 0:
+            if (battery := link.take_battery()) is not None:
+                controller.checks.report("battery", 100.0 - float(battery.data["soc"]))
+            controller.checks.report("own_controller", switcher.look(began))
         request = inbox.request()
         if shared.get("stop"):
             request = Request("damp")

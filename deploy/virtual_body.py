@@ -120,7 +120,7 @@ class Body:
         """Force on the torso, world frame [N]."""
         self.dead = np.zeros(len(robot.joints), dtype=bool)
         """Motors that give no torque whatever is commanded, (joints,)."""
-        self._enabled = np.zeros(len(robot.joints), dtype=bool)
+        self._on = np.zeros(len(robot.joints), dtype=bool)  # as the motors were told, dead or not
         self.let_go()
         mujoco.mj_forward(self.model, self.data)
         mujoco.mj_step1(self.model, self.data)
@@ -153,8 +153,8 @@ class Body:
     def command(self, motors: np.ndarray) -> None:
         """Obey these rows of MOTOR_COMMAND, (SLOTS,), until the next call."""
         mine = motors[self.slots]
-        self._enabled = (mine["mode"] == 1) & ~self.dead
-        on = self._enabled.astype(float)
+        self._on = mine["mode"] == 1
+        on = (self._on & ~self.dead).astype(float)
         kp, kd = on * mine["kp"], on * mine["kd"]
         model = self.model
         model.actuator_gainprm[:, 0] = 1.0
@@ -164,15 +164,15 @@ class Body:
 
     def damp(self, damping: float) -> None:
         """All motors brake [Nm s/rad]."""
-        self._enabled = ~self.dead
+        self._on = np.ones(len(self.dead), dtype=bool)
         self.model.actuator_biasprm[:, 1] = 0.0
-        self.model.actuator_biasprm[:, 2] = -damping * self._enabled
+        self.model.actuator_biasprm[:, 2] = -damping * ~self.dead
         self.data.ctrl[:] = 0.0
 
     def let_go(self) -> None:
         """All motors off."""
         self.damp(0.0)
-        self._enabled[:] = False
+        self._on[:] = False
 
     def advance(self) -> None:
         """One period of the state's rate."""
@@ -198,7 +198,7 @@ class Body:
         """Fill in what the robot measures: motors and both IMUs of LOW_STATE and IMU_STATE."""
         data, slots = self.data, self.slots
         motors = state["motor_state"]
-        motors["mode"][slots] = self._enabled
+        motors["mode"][slots] = self._on
         motors["q"][slots] = data.qpos[self._qpos_at]
         motors["dq"][slots] = data.qvel[self._dof_at]
         motors["ddq"][slots] = data.qacc[self._dof_at]

@@ -48,6 +48,7 @@ KINDS: dict[str, Kind] = {
     "state_stall": Kind("no states at all"),
     "state_loss": Kind("this share of states is lost", 0.5),
     "state_delay": Kind("states arrive this much later [s]", 0.03),
+    "state_lag": Kind("states arrive later and later, by so much more each second [s/s]", 0.5),
     "bad_crc": Kind("this share of states has a wrong CRC", 1.0),
     "tick_frozen": Kind("states are fresh but their tick stands"),
     "tick_jump": Kind("ticks are off by so many [ms]", -1000.0),
@@ -66,14 +67,18 @@ KINDS: dict[str, Kind] = {
     # motors and battery
     "overheating": Kind("the motor warms by so much each second [degC/s]", 40.0, of_joint=True),
     "motor_fault": Kind("the motor reports this fault code", 1.0, of_joint=True),
-    "motor_dead": Kind("the motor gives no torque and reports nothing", of_joint=True),
+    "motor_dead": Kind(
+        "the motor gives no torque, says that it is off, and all else that it says stands", of_joint=True
+    ),
+    "motor_limp": Kind("the motor gives no torque and does not know it", of_joint=True),
     "low_battery": Kind("the battery reports this charge [%]", 5.0),
     "battery_lost": Kind("no messages of the battery"),
     # commands and others
     "command_loss": Kind("this share of commands is lost", 0.5),
     "command_delay": Kind("commands arrive this much later [s]", 0.03),
     "foreign_publisher": Kind("someone else commands all motors to go limp, so many times a second", 100.0),
-    "controller_selected": Kind("someone starts the robot's own motion controller, which then ignores us"),
+    "controller_selected": Kind("another program asks for the robot's own motion controller, and we are ignored"),
+    "controller_started": Kind("the same without a word in the network, as by the remote"),
     "remote_lost": Kind("the robot does not hear the remote"),
     "robot_death": Kind("the robot's computer dies: everything ends at once"),
     # the world
@@ -266,6 +271,9 @@ class FaultySensors:
                 motors["temperature"][slot] += round(event.value * (time - event.at))
             elif event.kind == "motor_fault":
                 motors["motorstate"][slot] = int(event.value)
+            elif event.kind == "motor_dead":
+                motors[slot] = hold(event, motors[slot].copy())
+                motors["mode"][slot], motors["tau_est"][slot] = 0, 0.0
         self._held = held
 
     def breaks_crc(self, timeline: Timeline) -> bool:

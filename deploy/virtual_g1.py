@@ -39,13 +39,13 @@ from deploy.unitree_hg import (
     IMU_STATE,
     LOW_COMMAND,
     LOW_STATE,
-    new_command,
     new_state,
     sealed,
 )
 from deploy.virtual_body import Body, BodySettings
 from deploy.virtual_console import Console
 from deploy.virtual_events import DelayLine, Event, FaultySensors, Timeline, read_script
+from deploy.virtual_strangers import Strangers
 from deploy.virtual_truth import Truth
 from deploy.wire import (
     BATTERY_TOPIC,
@@ -63,6 +63,7 @@ SLOW_STATE_EVERY = 25  # periods: 20 Hz
 BATTERY_EVERY = 250  # periods: 2 Hz
 SERVICE_EVERY = 5  # periods between two looks at what was asked of the motion switcher
 
+OWN_CONTROLLER = "ai"  # the name that robots give to the one that walks
 MOTOR_TEMPERATURE = (35, 38)  # [degC]
 IMU_TEMPERATURE = 45  # [degC]
 VOLTAGE = 54.0  # [V], of a full battery of 13 cells
@@ -96,7 +97,7 @@ class VirtualConfig:
 
     mode_machine: int = 5
     """Number that the robot gives for its revision; 5 is 29 joints."""
-    motion_controller: str = "ai"
+    motion_controller: str = OWN_CONTROLLER
     """Robot's own motion controller that is active at first and must be released; empty for none."""
     body: BodySettings = BodySettings()  # noqa: RUF009 (frozen)
     """What differs between robots of one revision."""
@@ -216,7 +217,7 @@ class VirtualG1:
         self._torso_imus = participant.writer(TORSO_IMU_TOPIC, IMU_STATE)
         self._batteries = participant.writer(BATTERY_TOPIC, BATTERY_STATE)
         self.switcher = MotionSwitcherService(participant, config.motion_controller)
-        self._foreign: tuple[Participant, Any] | None = None
+        self._strangers = Strangers(network, config.mode_machine)
 
         self._state, self._torso_imu = new_state(), np.zeros((), IMU_STATE)
         self._frozen: np.ndarray | None = None
@@ -290,7 +291,7 @@ class VirtualG1:
         if self._viewer is not None:
             self._viewer.close()
         self._console.close()
-        self._end_foreign()
+        self._strangers.close()
         self._participant.close()
 
     # -- what happens to it -------------------------------------------------------------------------------------------
@@ -314,37 +315,28 @@ class VirtualG1:
                 body.release()
                 self._hoist = None
             elif event.kind == "controller_selected":
-                self.switcher.active = "ai"
+                self._strangers.select(OWN_CONTROLLER)
+            elif event.kind == "controller_started":
+                self.switcher.active = OWN_CONTROLLER
         if self._hoist is not None:
             begin, end, low, high = self._hoist
             body.hang(float(np.interp(self.time, (begin, end), (low, high))) if end > begin else high)
             if self.time >= end:
                 self._hoist = None
         body.push_w[:2] = timeline.value("push") or 0.0, timeline.value("push_left") or 0.0
-        broken = {event.joint for event in timeline.of("motor_dead")}
+        broken = {event.joint for kind in ("motor_dead", "motor_limp") for event in timeline.of(kind)}
         dead = np.array([name in broken for name in self.robot.joint_names])
         if (dead != body.dead).any():
             body.dead[:] = dead
             if self._motors is not None:
                 body.command(self._motors)
-        self._disturb(timeline.value("foreign_publisher"))
-        return True
-
-    def _disturb(self, rate: float | None) -> None:
-        """Be the other sender of commands that nobody should have."""
+        rate = timeline.value("foreign_publisher")
         if rate is None:
-            self._end_foreign()
-            return
-        if self._foreign is None:
-            participant = Participant(Network(domain=self._config.domain))
-            self._foreign = participant, participant.writer(LOW_COMMAND_TOPIC, LOW_COMMAND)
-        if self._period % max(round(STATE_HZ / rate), 1) == 0:
-            self._foreign[1].write(sealed(new_command(self._config.mode_machine)))
-
-    def _end_foreign(self) -> None:
-        if self._foreign is not None:
-            self._foreign[0].close()
-            self._foreign = None
+            self._strangers.leave()
+        else:
+            self._strangers.command(self._period % max(round(STATE_HZ / rate), 1) == 0)
+        self._strangers.serve()
+        return True
 
     # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -366,6 +358,7 @@ class VirtualG1:
             if not readable:
                 sent["crc"] ^= 1
             delay, loss = timeline.value("state_delay") or 0.0, timeline.value("state_loss") or 0.0
+            delay += sum(event.value * (now - event.at) for event in timeline.of("state_lag"))
             self._states_out.put((sent, readable), now, delay, loss)
         if timeline.value("torso_imu_lost") is None:
             self._torso_imus.write(self._torso_imu)
@@ -374,10 +367,11 @@ class VirtualG1:
         return self._states_out.due(now)
 
     def _send(self, message: np.ndarray) -> None:
-        """Send that state."""
-        self._states.write(message)
+        """Send that state. In lock-step its source time stamp is the robot's own time: there is no other."""
+        sent_ns = round(1e9 * self.time) if self._config.lock_step else None
+        self._states.write(message, sent_ns)
         if self._period % SLOW_STATE_EVERY == 0:
-            self._slow_states.write(message)
+            self._slow_states.write(message, sent_ns)
 
     def _measure(self) -> np.ndarray:
         """The state of this period as healthy sensors give it."""
@@ -432,7 +426,7 @@ class VirtualG1:
             if now - asked > 0.1:
                 asked = now
                 if not self._answered:
-                    self._states.write(state)  # the controller may have joined after it was sent
+                    self._send(state)  # the controller may have joined after it was sent
                 elif not self._commands.publishers():
                     self._log("the commander has left")
                     return None

@@ -402,8 +402,12 @@ class Writer:
             Qos(Policy.Reliability.Reliable(duration(milliseconds=1)), Policy.History.KeepLast(WRITER_DEPTH)),
         )
 
-    def write(self, message: np.ndarray) -> None:
+    def write(self, message: np.ndarray, source_ns: int | None = None) -> None:
         """Send the message as it is; `unitree_hg.sealed` sets its CRC.
+
+        Args:
+            message: Of the topic's layout, shape ().
+            source_ns: When it was written; by this computer's clock when absent.
 
         Raises:
             ValueError: It is not one message of the topic's layout.
@@ -414,7 +418,7 @@ class Writer:
             )
         sample = object.__new__(self._class)
         sample.payload = encode(message)
-        self._entity.write(sample)
+        self._entity.write(sample, source_ns)
 
     def readers(self) -> int:
         """How many readers are matched."""

@@ -38,6 +38,7 @@ class Flow:
             torque=np.zeros(N),
             temperature=np.full((N, 2), 40),
             motor_fault=np.zeros(N, dtype=int),
+            motor_on=np.ones(N, dtype=bool),
             remote=bytes([1] * 40),
         )
         return dataclasses.replace(made, **changed)
@@ -110,6 +111,53 @@ def test_a_clock_that_stands_trips_although_messages_arrive() -> None:
     flow.step()
     count, said = until_trip(lambda: flow.step(ticks=0))
     assert said == {"frozen_tick": TRIP} and 50 <= 1000 * DT * count <= 54
+
+
+def test_states_that_arrive_ever_later_trip_although_none_is_missing() -> None:
+    flow = Flow()
+    flow.step()
+    flow.tick *= 100  # so that it can say it in whole milliseconds: each state is later than the last by 0.2 ms
+
+    def later() -> tuple[list[Finding], bool, bool]:
+        flow.tick += 180
+        flow.now += DT
+        flow.checks.state(flow.now, flow.sample(tick=flow.tick // 100))
+        return flow.checks.close(flow.now, False)
+
+    count, said = until_trip(later)
+    assert said == {"state_lag": TRIP} and 250 <= count <= 260
+
+
+def test_a_clock_of_the_robot_that_is_slower_by_a_thousandth_is_no_lag() -> None:
+    flow = Flow()
+    for number in range(2000):  # 200 s: 0.2 s in all
+        flow.now = 5.0 + 0.1 * number
+        flow.checks.state(flow.now, flow.sample(tick=int(0.999 * 100 * number)))
+        assert flow.checks.close(flow.now, False) == ([], False, False)
+
+
+def test_a_motor_that_switches_itself_off_trips_and_one_that_never_said_it_was_on_does_not() -> None:
+    flow = Flow()
+    on = np.arange(N) != 4
+    for _ in range(50):
+        assert flow.step(motor_on=on) == ([], False, False)
+    count, said = until_trip(lambda: flow.step(motor_on=on & (np.arange(N) != 7)))
+    assert said == {"motor_off": TRIP} and 1000 * DT * count == pytest.approx(52, abs=2)
+
+
+def test_a_torque_that_is_asked_for_and_not_given_trips_and_one_that_is_given_does_not() -> None:
+    for share, trips in ((0.19, False), (0.21, True)):
+        flow, missing = Flow(), share * ROBOT.torque_limit * (np.arange(N) == 3)
+        hold = Hold(default_pose(ROBOT) + missing / 100, np.full(N, 100.0), np.ones(N))
+        for given in (missing, np.zeros(N)):
+            tripped = False
+            for _ in range(500):
+                flow.now += DT
+                flow.checks.motors(flow.now, hold, flow.sample(torque=given))
+                risen, now, _ = flow.checks.close(flow.now, False)
+                tripped |= now
+                assert all((finding.check, finding.where) == ("motor_torque", 3) for finding in risen)
+            assert tripped is (trips and given is not missing)
 
 
 def test_an_imu_without_noise_has_stopped() -> None:
@@ -187,7 +235,9 @@ def test_a_remote_that_was_never_heard_is_not_lost() -> None:
         assert flow.step(remote_needed=True, remote=bytes(40)) == ([], False, False)
 
 
-@pytest.mark.parametrize("check", ["policy_died", "runtime_died", "writer_died", "guard_died", "operator"])
+@pytest.mark.parametrize(
+    "check", ["policy_died", "runtime_died", "writer_died", "guard_died", "own_controller", "operator"]
+)
 def test_what_others_notice_trips(check: str) -> None:
     flow = Flow()
     flow.checks.report(check, 1.0)

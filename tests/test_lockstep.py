@@ -29,8 +29,8 @@ DOMAIN = 2 + os.getpid() % 48  # tests that run at the same time do not hear eac
 ROBOT = revision("g1_23dof_asap")
 
 
-QUICK = {"state_frozen", "state_stall", "nan", "zero_imu", "imu_tilt", "motor_fault", "low_battery", "policy_stall",
-         "action_jump", "remote stop B"}  # fmt: skip
+QUICK = {"state_frozen", "state_stall", "state_lag", "nan", "motor_fault", "low_battery", "foreign_publisher",
+         "controller_selected", "policy_stall", "action_jump", "remote stop B"}  # fmt: skip
 UNUSUAL = {"push", "push_left", "wrong_policy"}  # need a policy that walks
 
 

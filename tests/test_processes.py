@@ -23,7 +23,8 @@ from deploy.wire import LOW_COMMAND_TOPIC, Network, Participant, Reader
 
 DOMAIN = 120 + os.getpid() % 100  # tests that run at the same time do not hear each other
 PATIENCE = 60.0  # [s] for a process to say something
-BUSY = ["--limits.stale-state.trip", "3", "--limits.policy-late.trip", "200", "--limits.writer-died.trip", "1"]
+BUSY = ["--limits.stale-state.trip", "3", "--limits.policy-late.trip", "200", "--limits.writer-died.trip", "1",
+        "--limits.state-lag.trip", "100", "--limits.motor-torque.trip", "10"]  # fmt: skip
 """Levels for machines that test with more processes than cores: only what a test does may trip."""
 DEPLOY = [sys.executable, "-m", "deploy.cli"]
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,7 @@ from g1_commands import holding
 
 from controllers.g1 import default_pose, revision
 from controllers.recording import Recording, read_recording
-from deploy.motion_switcher import Mode, MotionSwitcher
+from deploy.motion_switcher import ASK_EVERY, Mode, MotionSwitcher, Watch
 from deploy.unitree_hg import Remote, new_command
 from deploy.virtual_body import BodySettings
 from deploy.virtual_events import FAULTS, KINDS, Event
@@ -172,6 +172,21 @@ def test_the_robots_own_controller_must_be_released_first() -> None:
     assert life.summary.obeyed + count == 1000
 
 
+def test_a_watch_notices_a_controller_that_is_asked_for_at_once_and_one_that_starts_silently_soon() -> None:
+    for kind, most in (("controller_selected", 0.02), ("controller_started", ASK_EVERY + 0.02)):
+        seen: list[bool] = []
+        watches: list[Watch] = []
+
+        def beside(link: G1Link) -> None:
+            watches.extend([] if watches else [Watch(link.participant)])  # noqa: B023 (called in this turn only)
+            seen.append(watches[0].look(len(seen) / 500))  # noqa: B023
+
+        life = live(dataclasses.replace(CONFIG, duration=1.0), [Event(0.6, kind)], beside=beside)
+        assert not any(seen[:299]), kind
+        assert any(seen[299 : 300 + round(500 * most)]), kind
+        assert "the robot's motion controller 'ai' is active" in life.summary.ignored
+
+
 @pytest.mark.parametrize(("policy", "driven"), [("damp", True), ("limp", False), ("hold", True)])
 def test_without_commands_it_does_what_its_timeout_says(policy, driven: bool) -> None:
     config = dataclasses.replace(CONFIG, on_timeout=policy, command_timeout=0.02, duration=0.4)
@@ -236,6 +251,10 @@ def test_pushes_and_dead_motors_act_on_the_body() -> None:
     enabled = dead.of(lambda s: s["motor_state"]["mode"][KNEE])
     assert enabled.sum() == 99 - 25
     assert dead.of(lambda s: s["motor_state"]["mode"][KNEE + 1]).sum() == 99
+    limp = live(CONFIG, [Event(0.1, "motor_limp", 0.05, joint="left_knee_joint")])
+    assert limp.of(lambda s: s["motor_state"]["mode"][KNEE]).sum() == 99
+    torque = limp.of(lambda s: s["motor_state"]["tau_est"][KNEE])
+    assert np.count_nonzero(torque[1:] == 0) == 25  # the first state is from before any command
 
 
 def test_the_robot_itself_survives_every_fault_but_its_death() -> None:
