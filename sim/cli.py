@@ -251,13 +251,12 @@ def _preset(words: list[str]) -> str:
 
 
 def _trainings(preset: str) -> dict[str, Any]:
-    from sim.tasks.tracking_config import PRESETS
     from sim.train.learner import StudentConfig
     from sim.train.teachers import QUICK, TeacherConfig
-    from sim.train.track_config import TrackConfig
+    from sim.train.track_config import TRAININGS, TrackConfig
 
-    if preset not in PRESETS:
-        raise ValueError(f"--preset is {preset!r}; allowed: {', '.join(PRESETS)}")
+    if preset not in TRAININGS:
+        raise ValueError(f"--preset is {preset!r}; allowed: {', '.join(TRAININGS)}")
 
     def quad_teachers(
         config: TeacherConfig = TeacherConfig(),  # noqa: B008 (frozen)
@@ -292,7 +291,7 @@ def _trainings(preset: str) -> dict[str, Any]:
         return lambda: _begin("quad-student", config, config.seed, out, threads)
 
     def g1_track(
-        config: TrackConfig = TrackConfig(task=PRESETS[preset]),  # noqa: B008 (frozen)
+        config: TrackConfig = TRAININGS[preset],
         out: Path = Path("runs/track"),
         preset: Literal["realign", "asap"] = "realign",
         threads: int | None = None,
@@ -302,7 +301,7 @@ def _trainings(preset: str) -> dict[str, Any]:
         Args:
             config: The training.
             out: Run folder to make.
-            preset: Where the settings of the task start from: what we found best, or what the ASAP paper published.
+            preset: Where the settings start from: what we found best, or what the ASAP paper published.
             threads: Threads that simulate; all cores that this process may use when absent. On a busy machine one
                 thread can be faster than two.
         """

@@ -36,6 +36,7 @@ from sim.run import Run, progress, write_json
 from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import robot_of, tracking_spec
 
+from .mirror import Mirroring
 from .track_config import TrackConfig
 
 Array = NDArray[np.floating]
@@ -99,6 +100,8 @@ class Learner:
             lam=config.lam,
             entropy_coef=config.entropy,
         )
+        if config.mirror:
+            self.ppo.symmetry = Mirroring(task.spec)  # type: ignore[assignment]
         self.ppo.train_mode()
 
     def _tensors(self, seen: dict[str, NDArray[np.float32]]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sim.tasks.tracking_config import TrackingConfig
+from sim.tasks.tracking_config import ASAP, TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,12 @@ class TrackConfig:
     """Updates."""
     hidden: tuple[int, ...] = (256, 128, 128)
     """Units of the layers of actor and critic."""
-    epochs: int = 4
+    mirror: bool = True
+    """Learn from the mirror image of every sample too; only where the policy can tell a motion from its mirror image,
+    so not with the observation of the preset asap."""
+    epochs: int = 2
     """Passes over the samples of an update."""
-    batches: int = 4
+    batches: int = 8
     """Parts that the samples are divided into in each pass."""
     rate: float = 1e-3
     """Of learning, at the start."""
@@ -59,7 +62,14 @@ class TrackConfig:
         for name in ("robots", "steps", "iterations", "epochs", "batches", "judged", "judge_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.mirror and self.task.observation == "asap":
+            raise ValueError("mirror with the observation asap; allowed: --no-mirror (the phase of a motion is that of "
+                             "its mirror image too)")  # fmt: skip
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
         self.task.check()
         return self
+
+
+TRAININGS = {"realign": TrackConfig(), "asap": TrackConfig(task=ASAP, mirror=False, epochs=5, batches=4)}
+"""Defaults by preset; ASAP's epochs and batches are those of its configuration."""
