@@ -31,7 +31,18 @@ from deploy.controller import Plan
 from deploy.journal import channels_of, facts_of
 from deploy.modes import KEYS, Mode, Request, Timing
 from deploy.motion_switcher import MotionSwitcher
-from deploy.processes import REQUESTS, Setup, guard_process, policy_process, rings_of, strangers, writer_process
+from deploy.processes import (
+    LINGER,
+    REQUESTS,
+    Setup,
+    damp_for,
+    damping_command,
+    guard_process,
+    policy_process,
+    rings_of,
+    strangers,
+    writer_process,
+)
 from deploy.runner import gains_of, limits_of, load_slots, stand_of
 from deploy.shared import Shared
 from deploy.wire import G1Link, Network, WireError
@@ -163,6 +174,18 @@ def run(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
                     if now - began >= plan.timing.damp:
                         shared.set("stop", 1)
                 time.sleep(TICK)
+        if not shared.get("writer_done") and processes["guard"].exitcode != 0 and shared.get("mode_machine") >= 0:
+            drain.once()
+            drain.note("writer_died")
+            drain.note("guard_died")
+            say(f"writer and guard have died; the runtime damps the robot for {LINGER:g} s")
+            began = time.monotonic()
+            damp_for(
+                link,
+                damping_command(plan, shared.get("mode_machine")),
+                lambda: interrupted or time.monotonic() - began >= LINGER,
+                plan.timing.damp,
+            )
     finally:
         shared.set("stop", 1)
         for process in processes.values():

@@ -7,7 +7,9 @@
             the writer damps.
 
 Each watches the others by their process descriptors, which tell a death at once, and by heartbeats, which tell a hang.
-When the runtime itself is gone, writer and guard damp for `LINGER` and end.
+When the runtime itself is gone, writer and guard damp for `LINGER` and end. When writer and guard are both gone, the
+runtime damps (`loop.py`). The guard is in a session of its own, so that a kill of the whole process group leaves it.
+When every process is killed, nothing is left but what the robot does without commands.
 """
 
 from __future__ import annotations
@@ -317,6 +319,7 @@ def _journal(rings: Mapping, channels: Mapping[str, np.dtype], decision: Decisio
 
 def guard_process(setup: Setup) -> None:
     """Wait; damp the robot when the writer dies without having been told to stop, or hangs."""
+    os.setsid()
     shared = become("guard", setup)
     link = G1Link(setup.network)
     shared.set("guard_beat", time.monotonic_ns())
@@ -325,7 +328,7 @@ def guard_process(setup: Setup) -> None:
         if shared.get("stop"):
             return
     watched = Watched(shared, ("writer", "runtime"))
-    damp = damping_command(setup.plan)
+    damp = damping_command(setup.plan, 0)
     gc.collect()
     gc.freeze()
     while True:
@@ -344,11 +347,11 @@ def guard_process(setup: Setup) -> None:
         time.sleep(PERIOD)
 
 
-def damping_command(plan: Plan) -> np.ndarray:
-    """The message that only damps."""
+def damping_command(plan: Plan, mode_machine: int) -> np.ndarray:
+    """The message that only damps a robot with that number."""
     none = np.zeros(len(plan.robot.joints))
     command = Command(Mode.DAMP, -1, Hold(none, none, none + DAMPING))
-    return message_of(command, 0, slots_of(plan.robot))
+    return message_of(command, mode_machine, slots_of(plan.robot))
 
 
 def damp_for(link: G1Link, message: np.ndarray, stop: Callable[[], object], least: float = LINGER) -> None:

@@ -18,8 +18,9 @@ import pytest
 
 from controllers.recording import read_recording
 from deploy.shared import CAPACITY, Shared
-from deploy.unitree_hg import LOW_COMMAND
-from deploy.wire import LOW_COMMAND_TOPIC, Network, Participant, Reader
+from deploy.unitree_hg import LOW_COMMAND, LOW_STATE
+from deploy.virtual_g1 import TIMEOUT_DAMPING
+from deploy.wire import LOW_COMMAND_TOPIC, LOW_STATE_TOPIC, Network, Participant, Reader
 
 DOMAIN = 120 + os.getpid() % 100  # tests that run at the same time do not hear each other
 PATIENCE = 60.0  # [s] for a process to say something
@@ -59,7 +60,7 @@ class Run:
         with said.open("w") as file:
             process = subprocess.Popen(
                 [*DEPLOY, *words], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
             )  # fmt: skip
         run = Run(process, said, {}, recording)
         line = run.until("processes:")
@@ -107,7 +108,7 @@ def heard(commands: Reader, seconds: float) -> list[tuple[int, float, float]]:
     ("victim", "kill"),
     [
         ("policy", signal.SIGKILL),
-        ("guard", signal.SIGKILL),
+        pytest.param("guard", signal.SIGKILL, marks=pytest.mark.slow),
         ("writer", signal.SIGKILL),
         ("runtime", signal.SIGKILL),
         pytest.param("writer", signal.SIGSTOP, marks=pytest.mark.slow),
@@ -143,6 +144,55 @@ def test_the_death_of_any_process_damps_the_robot_for_two_seconds_or_more(
     finally:
         run.end()
     assert len(read_recording(run.recording).channels["command"]) > 0
+
+
+@pytest.mark.parametrize(
+    "victims", [("writer", "guard"), pytest.param(("process group",), marks=pytest.mark.slow)], ids=" and ".join
+)
+def test_whoever_is_left_damps_the_robot(robot: Reader, tmp_path: Path, victims: tuple[str, ...]) -> None:
+    """One kill takes the writer and the guard, or all that a killed terminal takes: the guard is not among them."""
+    run = Run.start(tmp_path, "--keys", "0.1:s")
+    try:
+        run.until("mode: ramp")
+        assert heard(robot, 0.3)[-1][1] > 0  # it was stiff
+        if victims == ("process group",):
+            os.killpg(run.process.pid, signal.SIGKILL)
+        else:
+            for victim in victims:
+                os.kill(run.pids[victim], signal.SIGKILL)
+        killed = time.time_ns()
+        damp = [row for row in heard(robot, 2.5) if row[0] > killed]
+        assert len(damp) > 400 and damp[-1][0] - killed > 2e9
+        assert all(stiffness == 0 and damping > 0 for _, stiffness, damping in damp)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(30) == (-signal.SIGKILL if victims == ("process group",) else 1)
+        deadline = time.monotonic() + 30
+        while not run.gone() and time.monotonic() < deadline:
+            heard(robot, 0.2)
+        assert run.gone()
+    finally:
+        run.end()
+
+
+@pytest.mark.slow
+def test_when_all_are_killed_at_once_the_robot_brakes_by_its_own_timeout(robot: Reader, tmp_path: Path) -> None:
+    run = Run.start(tmp_path, "--keys", "0.1:s")
+    try:
+        run.until("mode: ramp")
+        for pid in run.pids.values():
+            os.kill(pid, signal.SIGKILL)
+        killed = time.time_ns()
+        assert not [row for row in heard(robot, 0.5) if row[0] > killed + 20e6]  # nobody commands
+        link = Participant(Network(domain=DOMAIN))
+        found = link.reader(LOW_STATE_TOPIC, LOW_STATE)
+        assert found.wait(PATIENCE)
+        message = found.take()
+        assert message is not None
+        motors = message.data["motor_state"][:29]
+        np.testing.assert_allclose(motors["tau_est"], -TIMEOUT_DAMPING * motors["dq"], atol=0.05)
+        link.close()
+    finally:
+        run.end()
 
 
 def test_an_emergency_stop_from_another_process_trips_the_run(robot: Reader, tmp_path: Path) -> None:
