@@ -18,6 +18,7 @@ from controllers.motion import Clip
 from controllers.recording import Recording, read_recording
 from controllers.rotations import multiply, rotate, yaw
 from controllers.safety import Limits
+from deploy.base_pose import PoseReceiver
 from deploy.controller import Plan
 from deploy.lockstep import Outcome, run_lock_step
 from deploy.modes import Answer, Mode, Request, Timing
@@ -67,6 +68,7 @@ def bout(
     noise: float = 0.0,
     seed: int = 0,
     disturb: Callable[[float, Answer | None], Answer | None] | None = None,
+    base_pose: str | None = None,
 ) -> Bout:
     """One bout; the first policy begins at `START_AT`.
 
@@ -82,6 +84,7 @@ def bout(
         noise: Of the sensors.
         seed: Of noise.
         disturb: As in `run_lock_step`.
+        base_pose: HOST:PORT over which the robot's pose goes into the recording.
     """
     from deploy.virtual_body import BodySettings
     from deploy.virtual_events import Event
@@ -99,6 +102,7 @@ def bout(
         lift=LIFT,
         body=BodySettings(noise=noise),
         seed=seed,
+        base_pose=base_pose,
     )
     gantry = (Event(LOWER_AT, "gantry", LOWERED_AT - LOWER_AT, SLACK), Event(RELEASE_AT, "release"))
     virtual = VirtualG1(config, [*gantry, *events], log=lambda text: None)
@@ -115,10 +119,13 @@ def bout(
                 return request
         return None
 
+    poses = PoseReceiver(base_pose) if base_pose else None
     try:
         plan = plan_for(slots, robot, limits or Limits())
-        outcome = run_lock_step(link, plan, slots, script, duration, made.recording, disturb)
+        outcome = run_lock_step(link, plan, slots, script, duration, made.recording, disturb, poses)
     finally:
+        if poses is not None:
+            poses.close()
         stopped.set()
         link.close()
         thread.join()

@@ -85,6 +85,10 @@ def answer_record(dtype: np.dtype, answered: Answered, tick: int) -> np.ndarray:
     return _record(dtype, tick=tick, time=answered.time, observation=answered.observation, action=answered.action)
 
 
+def base_pose_record(dtype: np.dtype, pose: np.ndarray) -> np.ndarray:
+    return _record(dtype, **{name: pose[name] for name in dtype.names or ()})
+
+
 def _record(dtype: np.dtype, **values: Any) -> np.ndarray:
     made = np.zeros((), dtype)
     for name, value in values.items():
@@ -114,6 +118,11 @@ class Journal:
     def answer(self, which: int, tick: int, answered: Answered, now: int) -> None:
         name = f"policy_{which}"
         self.recorder.write(name, answer_record(self._channels[name], answered, tick), now)
+
+    def base_pose(self, pose: np.ndarray, now: int) -> None:
+        """Its own time is the time of its measurement."""
+        record = base_pose_record(self._channels["base_pose"], pose)
+        self.recorder.write("base_pose", record, now, int(pose["time"]))
 
     def close(self) -> None:
         self.recorder.close()

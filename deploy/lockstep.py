@@ -14,6 +14,7 @@ from pathlib import Path
 
 from controllers import safety
 from controllers.safety import TRIP, Finding
+from deploy.base_pose import PoseReceiver
 from deploy.checks import Sample
 from deploy.controller import Controller, Decision, Plan, message_of, sample_of, slots_of
 from deploy.fit import WRITE_HZ
@@ -54,6 +55,7 @@ def run_lock_step(
     duration: float,
     recording: Path | None = None,
     disturb: Callable[[float, Answer | None], Answer | None] | None = None,
+    poses: PoseReceiver | None = None,
 ) -> Outcome:
     """Answer states until `duration` [s] of the robot's time is over or the robot has left.
 
@@ -65,6 +67,7 @@ def run_lock_step(
         duration: Of the run.
         recording: File to write.
         disturb: Changes what the policy answers, for tests of what follows.
+        poses: Of the pelvis, to be recorded.
     """
     controller, runner = Controller(plan), Runner(slots, plan.robot)
     switcher = Watch(link.participant)
@@ -131,6 +134,8 @@ def run_lock_step(
                         journal.answer(machine.wanted, sample.tick, answered, round(1e9 * now))
             if journal:
                 journal.state(sample, round(1e9 * now), sample.tick * 1_000_000)
+                for pose, _ in poses.take_all() if poses else ():
+                    journal.base_pose(pose, round(1e9 * now))
             decision = controller.decide(now, sample, True, script(now, machine.mode), answer, new)
             link.publish_command(message_of(decision.command, sample.mode_machine, motors, sample.tick))
             note(decision, sample.tick)

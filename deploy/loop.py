@@ -27,8 +27,9 @@ import tyro
 from controllers.g1 import revision
 from controllers.recording import Recorder
 from controllers.safety import CHECKS, TRIP, Limits
+from deploy.base_pose import DATAGRAM, PoseReceiver
 from deploy.controller import Plan
-from deploy.journal import channels_of, facts_of
+from deploy.journal import base_pose_record, channels_of, facts_of
 from deploy.modes import KEYS, Mode, Request, Timing
 from deploy.motion_switcher import MotionSwitcher
 from deploy.processes import (
@@ -81,6 +82,9 @@ class RunConfig:
     """Numbers of robot revisions that may be commanded."""
     release: bool = True
     """Ask the robot's own motion controller to let go; it then goes limp, so it must hang or lie."""
+    base_pose: str | None = None
+    """HOST:PORT at which poses of the pelvis arrive from motion capture or odometry, to be recorded; see
+    `deploy/base_pose.py`."""
     real_time: bool = False
     """Ask the system for real-time priority and locked memory."""
     keys: str = ""
@@ -130,6 +134,7 @@ def run(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
     pressed = _scripted(config.keys)
     plan, slots = plan_of(config)
     path = config.recording or Path("runs/deploy") / time.strftime("%Y-%m-%d_%H%M%S.mcap")
+    poses = PoseReceiver(config.base_pose) if config.base_pose else None
     link = G1Link(config.network)
     try:
         facts = _meet(link, config, say)
@@ -146,7 +151,7 @@ def run(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
     shared.remove()
     say("processes: " + ", ".join(f"{name} {process.pid}" for name, process in processes.items()))
     say(f"recording into {path}; keys: s stand, 1-9 policy, space or d damp, z arm again, q end")
-    drain = _Drain(shared, recorder, tuple(names), say)
+    drain = _Drain(shared, recorder, tuple(names), say, poses)
     interrupted: list[int] = []
     previous = {
         number: signal.signal(number, lambda number, _: interrupted.append(number))
@@ -194,6 +199,8 @@ def run(config: RunConfig, say: Callable[[str], None] = print) -> Ended:
             signal.signal(number, handler)
         drain.once()
         recorder.close()
+        if poses is not None:
+            poses.close()
         link.close()
     return Ended(Mode(shared.get("mode")), tuple(drain.tripped), path, drain.records, drain.missed)
 
@@ -286,8 +293,9 @@ def push_request(shared: Shared, request: Request) -> None:
 class _Drain:
     """Moves what the processes have pushed into the recording, and says what the operator must know."""
 
-    def __init__(self, shared: Shared, recorder: Recorder, names: tuple[str, ...], say: Callable[[str], None]) -> None:
-        self._shared, self._recorder, self._say = shared, recorder, say
+    def __init__(self, shared: Shared, recorder: Recorder, names: tuple[str, ...], say: Callable[[str], None],
+                 poses: PoseReceiver | None = None) -> None:  # fmt: skip
+        self._shared, self._recorder, self._say, self._poses = shared, recorder, say, poses
         self._seen = dict.fromkeys((name for name in names if name in shared.rings), 0)
         self._noted: set[str] = set()
         self.records = dict.fromkeys(self._seen, 0)
@@ -305,7 +313,22 @@ class _Drain:
                     self._fault(row["record"])
                 elif name == "mode":
                     self._say(f"mode: {Mode(int(row['record']['mode'])).name.lower().replace('_', ' ')}")
+        if self._poses is not None:
+            self._take_poses(self._poses)
         self._recorder.flush_when_due()
+
+    def _take_poses(self, poses: PoseReceiver) -> None:
+        dtype = self._recorder.dtype("base_pose")
+        for pose, at in poses.take_all():
+            if not self.records["base_pose"]:
+                self._say("poses of the pelvis arrive and are recorded")
+            self.records["base_pose"] += 1
+            self._recorder.write("base_pose", base_pose_record(dtype, pose), at, int(pose["time"]))
+        if poses.refused and "base_pose" not in self._noted:
+            self._noted.add("base_pose")
+            self._say(
+                f"what arrives at the port for poses is none: {DATAGRAM.itemsize} bytes with a unit quaternion are"
+            )
 
     def note(self, what: str) -> bool:
         """Whether this is new; it counts as a trip."""

@@ -14,7 +14,8 @@ checks is not published; being strict here finds mistakes. When commands stop, i
 `command_timeout` and then does what `on_timeout` says: what a real robot does is not published either, so controllers
 are tested against all three.
 
-It stays on the loopback. What no robot knows goes into the file `truth` and never into a message.
+It stays on the loopback. What no robot knows goes into the file `truth` and never into a message; where it is can be
+sent to those who would have motion capture.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any, Literal
 import numpy as np
 
 from controllers.g1 import G1, revision
+from deploy.base_pose import PoseSender
 from deploy.motion_switcher import MotionSwitcherService
 from deploy.unitree_hg import (
     BATTERY_STATE,
@@ -61,6 +63,7 @@ from deploy.wire import (
 STATE_HZ = 500.0
 SLOW_STATE_EVERY = 25  # periods: 20 Hz
 BATTERY_EVERY = 250  # periods: 2 Hz
+BASE_POSE_EVERY = 5  # periods: 100 Hz
 SERVICE_EVERY = 5  # periods between two looks at what was asked of the motion switcher
 
 OWN_CONTROLLER = "ai"  # the name that robots give to the one that walks
@@ -92,6 +95,8 @@ class VirtualConfig:
     """Faults, buttons and the gantry's movements at set times (JSON list of events)."""
     truth: Path | None = None
     """Recording (.mcap) of what no robot knows."""
+    base_pose: str | None = None
+    """HOST:PORT to which it sends where it is, as motion capture would (`deploy/base_pose.py`)."""
     seed: int = 0
     """Of noise, jitter and losses."""
 
@@ -234,6 +239,7 @@ class VirtualG1:
 
             self._viewer = Viewer(self.body.model, config.viewer_port)
             self._log(f"shown at http://localhost:{self._viewer.port}")
+        self._poses = PoseSender(config.base_pose) if config.base_pose else None
         self._truth: Truth | None = None
         if config.truth is not None:
             self._truth = Truth(config.truth, self.robot, self.body.slots, config.seed, config.lock_step)
@@ -290,6 +296,8 @@ class VirtualG1:
         self.end_files()
         if self._viewer is not None:
             self._viewer.close()
+        if self._poses is not None:
+            self._poses.close()
         self._console.close()
         self._strangers.close()
         self._participant.close()
@@ -346,6 +354,8 @@ class VirtualG1:
         state = self._measure()
         if self._truth is not None:
             self._truth.period(state, self._motors, self.body, now)
+        if self._poses is not None and self._period % BASE_POSE_EVERY == 0:
+            self._poses.send(self._sent_ns or time.time_ns(), self.body.truth())
         self._faults.alter(state, timeline, now)
         sealed(state)
         if timeline.value("state_frozen") is None:
@@ -368,10 +378,14 @@ class VirtualG1:
 
     def _send(self, message: np.ndarray) -> None:
         """Send that state. In lock-step its source time stamp is the robot's own time: there is no other."""
-        sent_ns = round(1e9 * self.time) if self._config.lock_step else None
-        self._states.write(message, sent_ns)
+        self._states.write(message, self._sent_ns)
         if self._period % SLOW_STATE_EVERY == 0:
-            self._slow_states.write(message, sent_ns)
+            self._slow_states.write(message, self._sent_ns)
+
+    @property
+    def _sent_ns(self) -> int | None:
+        """Source time stamp of what is sent now; none where it is the computer's clock."""
+        return round(1e9 * self.time) if self._config.lock_step else None
 
     def _measure(self) -> np.ndarray:
         """The state of this period as healthy sensors give it."""

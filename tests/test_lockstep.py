@@ -22,6 +22,7 @@ from sim.motions.importers import import_file
 from sim.tracking import errors, track
 from sim.wrap import read_spec, wrap_policy
 from tests.shared_data import shared
+from tests.test_base_pose import address
 from tests.test_tracking import still
 from tests.test_wrap import ASAP, network
 
@@ -48,7 +49,7 @@ def holding(folder: Path, seconds: float) -> tuple[Slot, ...]:
 
 def test_stand_policy_stop(idle: tuple[Slot, ...], tmp_path: Path) -> None:
     stop = (START_AT + 0.5, Request("damp"))
-    made = bout(idle, ROBOT, DOMAIN, START_AT + 0.8, tmp_path, requests=[stop])
+    made = bout(idle, ROBOT, DOMAIN, START_AT + 0.8, tmp_path, requests=[stop], base_pose=address())
     found = read_recording(made.recording)
     assert found.complete and made.outcome.tripped_at is None
     modes = found.channels["mode"]
@@ -58,8 +59,12 @@ def test_stand_policy_stop(idle: tuple[Slot, ...], tmp_path: Path) -> None:
     assert len(found.channels["state"]) == len(found.channels["command"])
     np.testing.assert_array_equal(found.channels["state"]["tick"], found.channels["command"]["tick"])
     truth = read_recording(made.truth)
-    np.testing.assert_array_equal(truth.channels["state"]["tick"][: len(found.channels["state"])],
-                                  found.channels["state"]["tick"])  # fmt: skip
+    count = len(found.channels["state"])
+    np.testing.assert_array_equal(truth.channels["state"]["tick"][:count], found.channels["state"]["tick"])
+    poses = found.channels["base_pose"]  # of every fifth state, as motion capture would send them
+    np.testing.assert_array_equal(found.publish_times["base_pose"], found.publish_times["state"][4::5])
+    for name in poses.dtype.names or ():
+        np.testing.assert_array_equal(poses[name], truth.channels["base_pose"][4:count:5][name])
 
 
 def test_a_motion_that_ends_leads_back_to_the_stand(tmp_path: Path) -> None:

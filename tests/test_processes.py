@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 from controllers.recording import read_recording
+from deploy.base_pose import PoseSender
 from deploy.shared import CAPACITY, Shared
 from deploy.unitree_hg import LOW_COMMAND, LOW_STATE
 from deploy.virtual_g1 import TIMEOUT_DAMPING
 from deploy.wire import LOW_COMMAND_TOPIC, LOW_STATE_TOPIC, Network, Participant, Reader
+from tests.test_base_pose import POSE, address
 
 DOMAIN = 120 + os.getpid() % 100  # tests that run at the same time do not hear each other
 PATIENCE = 60.0  # [s] for a process to say something
@@ -208,13 +210,21 @@ def test_an_emergency_stop_from_another_process_trips_the_run(robot: Reader, tmp
     assert list(modes) == [0, 1, 4]
 
 
-def test_an_interrupt_damps_before_it_ends(robot: Reader, tmp_path: Path) -> None:
-    run = Run.start(tmp_path, "--keys", "0.1:s")
+def test_an_interrupt_damps_before_it_ends_and_poses_of_the_pelvis_are_recorded(robot: Reader, tmp_path: Path) -> None:
+    where = address()
+    run = Run.start(tmp_path, "--keys", "0.1:s", "--base-pose", where)
     run.until("mode: ramp")
+    sender, sent = PoseSender(where), [time.time_ns() + number for number in range(3)]
+    for at in sent:
+        sender.send(at, POSE)
+    sender.close()
+    run.until("poses of the pelvis arrive")
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(20) == 0
     found = read_recording(run.recording)
     damped = found.log_times["command"][found.channels["command"]["mode"] == 4]
+    assert found.publish_times["base_pose"].tolist() == sent
+    assert (found.channels["base_pose"]["position"] == POSE["position"]).all()
     assert found.complete and damped[-1] - damped[0] >= 2e9 * 0.99
     assert run.gone()
 
