@@ -43,7 +43,7 @@ class Bout:
     truth: Path
 
 
-def plan_for(slots: Sequence[Slot], robot: G1, limits: Limits) -> Plan:
+def plan_for(slots: Sequence[Slot], robot: G1, limits: Limits, then: int | None = None) -> Plan:
     """The plan of all bouts with these policies."""
     rate = slots[0].spec.rates.control_hz if slots else 50.0
     return Plan(
@@ -53,6 +53,7 @@ def plan_for(slots: Sequence[Slot], robot: G1, limits: Limits) -> Plan:
         rate,
         limits_of(slots, limits),
         TIMING,
+        then,
     )
 
 
@@ -69,6 +70,7 @@ def bout(
     seed: int = 0,
     disturb: Callable[[float, Answer | None], Answer | None] | None = None,
     base_pose: str | None = None,
+    then: int | None = None,
 ) -> Bout:
     """One bout; the first policy begins at `START_AT`.
 
@@ -85,6 +87,7 @@ def bout(
         seed: Of noise.
         disturb: As in `run_lock_step`.
         base_pose: HOST:PORT over which the robot's pose goes into the recording.
+        then: The policy that takes over where another's motion has ended.
     """
     from deploy.virtual_body import BodySettings
     from deploy.virtual_events import Event
@@ -121,7 +124,7 @@ def bout(
 
     poses = PoseReceiver(base_pose) if base_pose else None
     try:
-        plan = plan_for(slots, robot, limits or Limits())
+        plan = plan_for(slots, robot, limits or Limits(), then)
         outcome = run_lock_step(link, plan, slots, script, duration, made.recording, disturb, poses)
     finally:
         if poses is not None:

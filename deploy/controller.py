@@ -32,6 +32,8 @@ class Plan:
     """Of all policies."""
     limits: Limits
     timing: Timing
+    then: int | None = None
+    """The policy that balances and takes over from the others; none when absent."""
 
 
 def slots_of(robot: G1) -> np.ndarray:
@@ -77,7 +79,8 @@ class Controller:
         self.plan = plan
         robot = plan.robot
         self.checks = Checks(robot, plan.limits)
-        self.machine = Machine(plan.stand, plan.policies, np.full(len(robot.joints), DAMPING), plan.timing)
+        damping = np.full(len(robot.joints), DAMPING)
+        self.machine = Machine(plan.stand, plan.policies, damping, plan.timing, plan.then)
         self._lower, self._upper = safety.soft_range(robot.lower, robot.upper, plan.limits.soft_range)
         self._torque = robot.torque_limit
         self._remote = Remote()

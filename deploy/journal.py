@@ -43,6 +43,7 @@ def facts_of(plan: Plan, slots: Sequence[Slot], more: Mapping[str, Any]) -> dict
         "control_hz": plan.control_hz,
         "limits": dataclasses.asdict(plan.limits),
         "timing": dataclasses.asdict(plan.timing),
+        "then": plan.then,
         **more,
     }
 

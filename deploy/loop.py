@@ -68,6 +68,9 @@ class RunConfig:
     """policy.onnx files of `deploy adopt` or `sim train`; keys 1, 2, ... start them. Without, the robot only stands."""
     clips: tuple[Path, ...] = ()
     """The motion of each policy that tracks one (clip.npz): one for each, or one for all."""
+    then: int | None = None
+    """Key of the policy that balances: it takes over where another's motion has ended. Without, the robot goes to the
+    stand, a pose in which it falls unless something holds it."""
     robot: str = "g1_29dof"
     """Revision in front of us."""
     network: Network = Network()  # noqa: RUF009 (frozen)
@@ -110,9 +113,20 @@ def plan_of(config: RunConfig) -> tuple[Plan, tuple]:
     slots = load_slots(config.policies, config.clips, robot)
     control_hz = slots[0].spec.rates.control_hz if slots else 50.0
     policies = tuple(gains_of(slot, robot) for slot in slots)
-    return Plan(
-        robot, stand_of(slots, robot), policies, control_hz, limits_of(slots, config.limits), config.timing.check()
-    ), slots
+    if config.then is not None and not 1 <= config.then <= len(slots):
+        raise RunError(
+            f"--then is {config.then} and the run has {len(slots)} policies; allowed: the key of one of them"
+        )
+    plan = Plan(
+        robot,
+        stand_of(slots, robot),
+        policies,
+        control_hz,
+        limits_of(slots, config.limits),
+        config.timing.check(),
+        None if config.then is None else config.then - 1,
+    )
+    return plan, slots
 
 
 def run_command(config: RunConfig) -> int:

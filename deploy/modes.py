@@ -9,6 +9,10 @@ they are now would feed their sag under gravity back into itself. Stiffness and 
 another, and to and from the stand, targets and gains blend. Damp is latched: nothing but an explicit request, two
 seconds later at the earliest, leads out of it, to zero torque and from there through the ramp again.
 
+The stand is a pose, in which a robot that nothing holds falls. Where a policy that balances is named (`then`), it takes
+over from policies whose motion has ended, when the stand is asked for while another policy runs, and when a policy must
+give way; it does not end by itself. Asked for again, the stand is the pose.
+
 Positions [rad], gains [Nm/rad, Nm s/rad], times [s]; N joints in the robot's order.
 """
 
@@ -139,6 +143,7 @@ class Machine:
         policies: tuple[Hold, ...],
         damping: Array,
         timing: Timing = Timing(),
+        then: int | None = None,
     ) -> None:
         """
         Args:
@@ -146,6 +151,7 @@ class Machine:
             policies: Gains of each policy; its position is for the joints that it does not drive.
             damping: Of the joints in damp [Nm s/rad], (N,).
             timing: Of the transitions.
+            then: The policy that balances; none when absent.
         """
         self.timing = timing.check()
         self.mode = Mode.ZERO_TORQUE
@@ -154,7 +160,7 @@ class Machine:
         """The policy that is to run, which may not have answered yet; -1 for none."""
         self.epoch = 0
         """Counts the requests for a policy: each begins with an empty history."""
-        self._stand, self._policies, self._damping = stand, policies, damping
+        self._stand, self._policies, self._damping, self._then = stand, policies, damping, then
         self._running_epoch = 0  # of the policy that runs, or ran last
         self._since = 0.0  # when the mode began
         self._wanted_since = 0.0
@@ -179,7 +185,7 @@ class Machine:
             request: Of the operator, if there is one.
             trip: Whether a check trips.
             answer: The newest of the policy, if there is one.
-            end_policy: Whether a policy must give way to the stand, such as when the remote is lost.
+            end_policy: Whether a policy must give way, such as when the remote is lost.
         """
         if trip or (request is not None and request.kind == "damp"):
             if self.mode != Mode.DAMP:
@@ -207,13 +213,13 @@ class Machine:
             soft = np.zeros_like(self._stand.stiffness)
             self._from = Hold(np.array(position, dtype=float), soft, soft)
             self._enter(Mode.RAMP, now)
+        elif request.kind == "stand" and self.mode == Mode.POLICY and self.wanted != self._then:
+            self._give_way(now)
         elif request.kind == "stand" and self.mode in (Mode.STAND, Mode.POLICY):
             self._to_stand(now)
         elif request.kind == "policy" and self.mode in (Mode.STAND, Mode.POLICY):
             if 0 <= request.policy < len(self._policies):
-                self.wanted = request.policy
-                self.epoch += 1
-                self._wanted_since = now
+                self._want(request.policy, now)
 
     def _go_on(self, now: float, answer: Answer | None, end_policy: bool) -> None:
         """Transitions that nobody asks for."""
@@ -221,19 +227,30 @@ class Machine:
             self._enter(Mode.STAND, now)
             self._from, self._over = self._stand, self.timing.blend
         if self.mode in (Mode.STAND, Mode.POLICY) and self.wanted >= 0:
-            if end_policy:
-                self._to_stand(now)
-            elif answer is not None and answer.epoch == self.epoch:
-                if answer.finished:
-                    self._to_stand(now)
-                elif self._unanswered:
-                    self._from, self._over = self._last, self.timing.blend
-                    self._enter(Mode.POLICY, now)
+            answered = answer is not None and answer.epoch == self.epoch
+            finished = answer is not None and answered and answer.finished
+            if self.wanted != self._then and (end_policy or finished):
+                self._give_way(now)
+            elif answered and self._unanswered:
+                self._from, self._over = self._last, self.timing.blend
+                self._enter(Mode.POLICY, now)
 
     @property
     def _unanswered(self) -> bool:
         """Whether the policy that is wanted has not taken over yet."""
         return self.wanted >= 0 and self._running_epoch != self.epoch
+
+    def _want(self, policy: int, now: float) -> None:
+        self.wanted = policy
+        self.epoch += 1
+        self._wanted_since = now
+
+    def _give_way(self, now: float) -> None:
+        """To the policy that balances; to the stand where there is none, or where no policy runs yet."""
+        if self._then is None or self.mode != Mode.POLICY:
+            self._to_stand(now)
+        else:
+            self._want(self._then, now)
 
     def _to_stand(self, now: float) -> None:
         if self.mode == Mode.POLICY:

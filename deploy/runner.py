@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ class Runner:
         self._steps = 0
 
     def step(self, which: int, epoch: int, sample: Sample) -> Answered:
-        """The answer to this state. A new epoch begins with empty histories and the motion's first moment.
+        """The answer to this state. A new epoch begins with empty histories and the motion's first moment; after its
+        last moment the motion stays there.
 
         Raises PolicyError for a state that is not finite."""
         slot, observer, player = self._slots[which], self._observers[which], self._players[which]
@@ -167,17 +169,17 @@ class Runner:
             sample.position[None, known].astype(float),
             sample.velocity[None, known].astype(float),
         )
-        observation = observer.observe(state, seconds, player)
+        length = math.inf
+        if slot.spec.motion is not None:
+            length = slot.spec.motion.duration or (math.inf if slot.clip is None else slot.clip.duration)
+        observation = observer.observe(state, min(seconds, length), player)
         observed = time.perf_counter()
         action, self._memory = slot.policy.step(observation, self._memory)
         inferred = time.perf_counter()
         position = default_pose(self._robot)
         position[known] = observer.targets(action)[0]
         self._steps += 1
-        length = None
-        if slot.spec.motion is not None:
-            length = slot.spec.motion.duration or (None if slot.clip is None else slot.clip.duration)
-        finished = length is not None and seconds >= length - 1e-9
+        finished = seconds >= length - 1e-9
         return Answered(
             Answer(epoch, position, finished), seconds, observation[0], action[0], observed - began, inferred - observed
         )

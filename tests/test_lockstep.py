@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from controllers.g1 import revision
-from controllers.motion import load_clip, save_clip
+from controllers.motion import load_clip, make_clip, save_clip
 from controllers.recording import read_recording
 from controllers.safety import Limits
 from deploy.bouts import START_AT, bout, tracking_errors
@@ -71,6 +71,30 @@ def test_a_motion_that_ends_leads_back_to_the_stand(tmp_path: Path) -> None:
     made = bout(holding(tmp_path, 0.2), ROBOT, DOMAIN, START_AT + 0.4, tmp_path)
     assert made.outcome.finished
     assert read_recording(made.recording).channels["mode"]["mode"].tolist() == [0, 1, 2, 3, 2]
+
+
+def test_a_policy_that_balances_takes_over_when_a_motion_has_ended_and_goes_on_after_its_own(tmp_path: Path) -> None:
+    """The rope is off: in the stand, which is a pose, this robot falls within two seconds."""
+    robot, root = revision("g1_23dof"), Path(__file__).parent.parent
+    policy, standing = (
+        root / place for place in ("controllers/policies/g1-seven.onnx", "sim/motions/library/stand.npz")
+    )
+    whole = load_clip(standing)
+    frames = slice(round(whole.fps) + 1)  # one second of it
+    save_clip(
+        tmp_path / "short.npz",
+        make_clip(whole.fps, whole.joint_names, whole.root_position[frames], whole.root_quaternion[frames],
+                  whole.joint_position[frames]),
+    )  # fmt: skip
+    slots = load_slots([policy, policy], [tmp_path / "short.npz"], robot)
+    made = bout(slots, robot, DOMAIN, START_AT + 5.0, tmp_path, then=1)
+    assert made.outcome.trips == []
+    found = read_recording(made.recording)
+    assert found.channels["mode"]["mode"].tolist() == [0, 1, 2, 3, 3]
+    assert found.channels["mode"]["policy"].tolist() == [-1, -1, -1, 0, 1]
+    assert np.ptp(np.diff(found.channels["policy_1"]["tick"].astype(int))) == 0  # it never begins anew
+    height = read_recording(made.truth).channels["base_pose"]["position"][-500:, 2]
+    assert height.min() > 0.7 and np.ptp(height) < 0.02
 
 
 def test_a_run_in_lock_step_repeats_bit_for_bit(idle: tuple[Slot, ...], tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ HUNG = np.array([0.0, 0.1])  # where the joints are on the gantry
 class Robot:
     """A machine and its clock; the joints do not move."""
 
-    def __init__(self, timing: Timing = Timing()) -> None:  # noqa: B008 (frozen)
-        self.machine = Machine(STAND, POLICIES, DAMPING, timing)
+    def __init__(self, timing: Timing = Timing(), then: int | None = None) -> None:  # noqa: B008 (frozen)
+        self.machine = Machine(STAND, POLICIES, DAMPING, timing, then)
         self.now = 10.0
 
     def step(self, request: Request | None = None, **given: Any) -> Command:
@@ -132,6 +132,28 @@ def test_the_end_of_the_motion_and_a_lost_remote_lead_back_to_the_stand() -> Non
         answer = robot.answer([0.0, 0.0], bool(ending.get("finished")))
         assert robot.step(answer=answer, end_policy=bool(ending.get("end_policy"))).mode == Mode.STAND
         assert robot.run(2.0).policy == -1
+
+
+@pytest.mark.parametrize("cause", ["the motion ends", "the remote is lost", "the stand is asked for"])
+def test_a_policy_that_balances_takes_over_with_a_blend_and_does_not_end_by_itself(cause: str) -> None:
+    robot = Robot(Timing(blend=0.4), then=1).stand()
+    robot.run_policy(0, [1.0, 1.0])
+    robot.run(1.0, answer=robot.answer([1.0, 1.0]))
+    lost, old = cause == "the remote is lost", robot.answer([1.0, 1.0], cause == "the motion ends")
+    request = Request("stand") if cause == "the stand is asked for" else None
+    waiting = robot.step(request, answer=old, end_policy=lost)
+    assert (waiting.mode, waiting.policy, robot.machine.wanted) == (Mode.POLICY, 0, 1)
+    waiting = robot.run(0.02, answer=old, end_policy=lost)
+    np.testing.assert_array_equal(waiting.hold.position, [1, 1])  # until the other has answered
+    command = robot.step(answer=robot.answer([0.0, 0.0]), end_policy=lost)
+    assert (command.mode, command.policy) == (Mode.POLICY, 1)
+    np.testing.assert_allclose(command.hold.position, [1, 1])
+    command = robot.run(0.2, answer=robot.answer([0.0, 0.0]), end_policy=lost)
+    np.testing.assert_allclose(command.hold.position, [0.5, 0.5], atol=1e-9)
+    np.testing.assert_allclose(gains(command), [40, 50, 2, 2.5], atol=1e-9)
+    command = robot.run(5.0, answer=robot.answer([0.0, 0.0], finished=True), end_policy=lost)
+    assert (command.mode, command.policy) == (Mode.POLICY, 1)
+    assert robot.step(Request("stand"), answer=robot.answer([0.0, 0.0])).mode == Mode.STAND  # the pose
 
 
 def test_policies_need_a_stand_and_requests_for_unknown_ones_change_nothing() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from controllers.recording import read_recording
 from deploy.base_pose import PoseSender
+from deploy.loop import RunConfig, RunError, plan_of
 from deploy.shared import CAPACITY, Shared
 from deploy.unitree_hg import LOW_COMMAND, LOW_STATE
 from deploy.virtual_g1 import TIMEOUT_DAMPING
@@ -237,6 +238,11 @@ def test_a_robot_that_another_process_commands_is_refused(robot: Reader, tmp_pat
     run.process.wait(20)
     assert second.returncode == 2 and "can command this robot too; end it first" in second.stderr
     assert not (tmp_path / "b.mcap").exists()
+
+
+def test_a_policy_that_is_to_balance_must_be_one_of_the_run() -> None:
+    with pytest.raises(RunError, match=r"--then is 1 and the run has 0 policies; allowed: the key of one of them"):
+        plan_of(RunConfig(then=1))
 
 
 # -- shared memory
