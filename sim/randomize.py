@@ -63,7 +63,7 @@ class Spread:
     push_turn: float = 0.5
     """Largest change of angular velocity by a push, each axis [rad/s]."""
     push_period: tuple[float, float] = (2.0, 5.0)
-    """Time between two pushes [s]."""
+    """Time between two pushes [s]; until the first it may be shorter."""
     start: float = 1.0
     """Factor of the errors of the first state: `START`."""
 

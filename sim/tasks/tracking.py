@@ -136,7 +136,8 @@ class Tracking:
         self._moved(which)
         self._targets[which] = qpos[:, 7:]
         self.action[which] = self.spec.action.reset_value
-        self._push_in[which] = self._next_push(len(which))
+        # The first push may come at once: most episodes are shorter than the time between two.
+        self._push_in[which] = self._next_push(len(which), first=True)
         fresh = np.zeros(self.count, dtype=bool)
         fresh[which] = True
         self._durations(self.observer)
@@ -326,8 +327,9 @@ class Tracking:
         self._push_in[which] = self._next_push(len(which))
         return pushed
 
-    def _next_push(self, count: int) -> NDArray[np.int64]:
-        period = self._rng.uniform(*self.config.spread.push_period, count)
+    def _next_push(self, count: int, first: bool = False) -> NDArray[np.int64]:
+        least, most = self.config.spread.push_period
+        period = self._rng.uniform(0.0 if first else least, most, count)
         return np.maximum(np.rint(period / self.config.control_step), 1).astype(np.int64)
 
     def _moved(self, which: NDArray[np.integer]) -> None:
