@@ -1,8 +1,9 @@
 """`deploy monitor`: a run in the browser, while it happens or from its recording. Needs the extra [view].
 
 The robot as it is, and beside it the robot as it is told to be; mode, joints that are furthest from their targets,
-temperatures, rates and gaps, faults. Live, it only listens: what the wire does not say (which policy runs, which check
-has warned) is in the recording and not here, and the mode is read from the gains that are commanded.
+temperatures, rates and gaps, faults. Live, it only listens: it judges the states itself, by the default levels, and
+reads the mode from the gains that are commanded. What the wire does not say (which policy runs, what the run's other
+checks find) is in the recording and not here.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ import tyro
 
 from controllers.g1 import G1, revision
 from controllers.recording import Recording, read_recording
-from controllers.safety import TRIP
+from controllers.safety import TRIP, Limits
+from deploy.checks import Checks
 from deploy.controller import sample_of, slots_of
 from deploy.unitree_hg import BATTERY_STATE, LOW_COMMAND, LOW_STATE
-from deploy.wire import BATTERY_TOPIC, LOW_COMMAND_TOPIC, LOW_STATE_TOPIC, Network, Participant
+from deploy.wire import BATTERY_TOPIC, LOW_COMMAND_TOPIC, LOW_STATE_TOPIC, Message, Network, Participant
 
 TICK = 1 / 20  # [s] between two pictures
 HEIGHT = 0.79  # [m] of the pelvis where nobody measures it
 BESIDE = (0.0, -1.3, 0.0)  # [m] from the robot to its targets
 SHOWN = 8  # joints in each list
 FAULTS = 8  # newest faults that are listed
+SILENT = 0.5  # [s] after which what was heard last does not count as what is
 WINDOW = 500  # states over which rates and gaps are taken
 
 
@@ -105,16 +108,15 @@ def recorded(recording: Recording) -> tuple[float, Callable[[float], Moment | No
     seconds = {name: (stamps - origin) / 1e9 for name, stamps in times.items()}
     modes = {number: name for name, number in recording.facts.get("modes", {}).items()}
     checks = list(recording.facts.get("checks", {}))
-    names = recording.facts["joint_names"]
+    robot = revision(recording.facts["robot"])
     policies = [policy["name"] for policy in recording.facts.get("policies", [])]
 
     def newest(name: str, at: float) -> int:
         return int(np.searchsorted(seconds[name], at, side="right")) - 1 if name in seconds else -1
 
     def fault(record: np.ndarray, at: float) -> str:
-        where = f" {names[int(record['where'])]}" if record["where"] >= 0 else ""
-        level = "TRIP" if record["level"] == TRIP else "warning"
-        return f"{at:.2f} s {level}: {checks[int(record['check'])]}{where} {record['value']:.3g}"
+        check, where = checks[int(record["check"])], int(record["where"])
+        return _said(f"{at:.2f} s", check, int(record["level"]), where, float(record["value"]), robot)
 
     def moment(at: float) -> Moment | None:
         here = max(newest("state", at), 0)
@@ -147,12 +149,22 @@ def live(participant: Participant, robot: G1) -> Callable[[float], Moment | None
     commands = participant.reader(LOW_COMMAND_TOPIC, LOW_COMMAND)
     batteries = participant.reader(BATTERY_TOPIC, BATTERY_STATE)
     motors, stamps = slots_of(robot), deque(maxlen=WINDOW)
+    checks, found_faults = Checks(robot, Limits()), deque(maxlen=FAULTS)
     last: dict[str, Any] = {}
+
+    def judge(message: Message) -> None:
+        sent = message.source_ns / 1e9  # as the robot sent them: this program may look late
+        risen = checks.close(sent, False)[0]  # what the gap before it says
+        checks.state(sent, sample_of(message.data, motors))
+        for finding in (*risen, *checks.close(sent, False)[0]):
+            clock = time.strftime("%H:%M:%S", time.localtime(sent))
+            found_faults.appendleft(_said(clock, finding.check, finding.level, finding.where, finding.value, robot))
 
     def moment(_: float) -> Moment | None:
         for message in states.take_all():
             stamps.append(message.source_ns / 1e9)
-            last["state"] = message.data
+            last["state"], last["state_at"] = message.data, time.monotonic()
+            judge(message)
         for name, reader in (("command", commands), ("battery", batteries)):
             found = reader.take()
             if found is not None:
@@ -161,20 +173,25 @@ def live(participant: Participant, robot: G1) -> Callable[[float], Moment | None
             return None
         sample = sample_of(last["state"], motors)
         mode, targets = "nobody commands", None
-        if time.monotonic() - last.get("command_at", -1.0) < 0.5:
+        if time.monotonic() - last.get("command_at", -np.inf) < SILENT:
             told = last["command"]["motor_cmd"][motors]
             mode = "holds joints" if told["kp"].any() else "damp" if told["kd"].any() else "zero torque"
             targets = told["q"].astype(float) if told["kp"].any() else None
-        rates = _rates(np.array(stamps))
+        silence = time.monotonic() - last["state_at"]
+        rates = _rates(np.array(stamps)) if silence < SILENT else f"no state for {silence:.1f} s: all of this is old"
         if "battery" in last:
             rates += f"; battery {int(last['battery']['soc'])} %"
-        broken = [robot.joint_names[i] for i in np.flatnonzero(sample.motor_fault)]
-        faults = (*(f"motor fault: {name}" for name in broken),
-                  *((f"{states.crc_errors} wrong checksums",) if states.crc_errors else ()))  # fmt: skip
+        faults = (*((f"{states.crc_errors} wrong checksums",) if states.crc_errors else ()), *found_faults)
         return Moment(np.array([0, 0, HEIGHT]), sample.quaternion.astype(float), sample.position.astype(float), targets,
                       sample.temperature.max(axis=1), mode, rates, faults)  # fmt: skip
 
     return moment
+
+
+def _said(at: str, check: str, level: int, where: int, value: float, robot: G1) -> str:
+    """A fault as it is listed."""
+    joint = f" {robot.joint_names[where]}" if where >= 0 else ""
+    return f"{at} {'TRIP' if level == TRIP else 'warning'}: {check}{joint} {value:.3g}"
 
 
 def _rates(stamps: np.ndarray) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from controllers.g1 import default_pose, revision
 from controllers.recording import Recorder, g1_channels, read_recording
 from deploy.check import CheckConfig, Line, look
 from deploy.modes import Mode
-from deploy.monitor import recorded
+from deploy.monitor import SILENT, live, recorded
 from deploy.virtual_events import Event
 from deploy.virtual_g1 import VirtualConfig, VirtualG1
-from deploy.wire import Network
+from deploy.wire import Network, Participant
 from sim.wrap import read_spec, wrap_policy
 from tests.test_wrap import ASAP, network
 
@@ -115,3 +116,21 @@ def test_the_monitor_shows_what_was_recorded_at_each_time(tmp_path: Path) -> Non
     np.testing.assert_allclose(after.joints, pose + 0.3, atol=1e-6)
     np.testing.assert_allclose(after.targets if after.targets is not None else [], pose, atol=1e-6)
     assert end.faults == ("0.80 s TRIP: tilt 1.25",)
+
+
+def test_the_monitor_judges_what_it_hears_and_says_when_it_hears_nothing() -> None:
+    fault = Event(0.5, "motor_fault", value=3.0, joint="left_knee_joint")
+    virtual = VirtualG1(VirtualConfig(domain=DOMAIN, duration=1.0), (fault,), log=lambda _: None)
+    participant = Participant(Network(domain=DOMAIN))
+    moment_at = live(participant, ROBOT)
+    assert moment_at(0.0) is None
+    virtual.run()
+    heard = moment_at(0.0)
+    assert heard is not None and "states/s" in heard.rates
+    assert [text for text in heard.faults if text.endswith("TRIP: motor_fault left_knee_joint 1")]
+    assert heard.mode == "nobody commands" and heard.targets is None
+    time.sleep(SILENT)
+    silent = moment_at(0.0)
+    assert silent is not None and "all of this is old" in silent.rates
+    participant.close()
+    virtual.close()
