@@ -3,6 +3,7 @@
 sim train quad-teachers --count 1000 --out runs/teachers
 sim train quad-student --teachers runs/teachers --out runs/student
 sim train g1-track --clip sim/motions/library/squat.npz --out runs/squat
+sim train g1-track --clip sim/motions/library/squat.npz --out runs/squat-4 --robots 2048 --devices 4
 sim resume runs/student
 sim eval quad controllers/policies/quad-foundation.onnx
 sim eval quad-teachers runs/teachers
@@ -302,8 +303,8 @@ def _trainings(preset: str) -> dict[str, Any]:
             config: The training.
             out: Run folder to make.
             preset: Where the settings start from: what we found best, or what the ASAP paper published.
-            threads: Threads that simulate; all cores that this process may use when absent. On a busy machine one
-                thread can be faster than two.
+            threads: Threads that simulate, of all devices together; all cores that this process may use when absent.
+                On a busy machine one thread can be faster than two.
         """
         return lambda: _begin("g1-track", config.check(), config.seed, out, threads)
 

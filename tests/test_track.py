@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from controllers.policy import Policy, load_policy
 from controllers.spec import PolicyError
 from deploy.fit import fit
 from sim import cli
+from sim import run as run_module
 from sim.randomize import NONE
 from sim.run import Run, RunError
 from sim.tasks.tracking_config import ASAP, TrackingConfig
@@ -30,8 +33,12 @@ from sim.train.track_config import TrackConfig
 
 pytest.importorskip("rsl_rl", reason="needs the extra [train]")
 
+import torch
+
 from sim.export_mlp import write_mlp
-from sim.train.track import keep_breaks, load_clips, replay_breaks, train_tracking
+from sim.train import track
+from sim.train.ranks import Ranks
+from sim.train.track import combined, keep_breaks, load_clips, replay_breaks, train_tracking
 
 CLIP = str(Path(__file__).parents[1] / "sim" / "motions" / "library" / "bow.npz")
 TINY = TrackConfig(
@@ -151,6 +158,98 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
         np.testing.assert_array_equal(value, weights(folder)[name], err_msg=name)
 
 
+def saving_always(ranks: Ranks, folder: Path, config: TrackConfig) -> None:
+    """One of several processes, with a checkpoint after each update."""
+    run_module.CHECKPOINT_PERIOD, run_module.WRITING_SHARE = 0.0, 1.0
+    TAKE_PART(ranks, folder, config)
+
+
+TAKE_PART = track._take_part
+RESUME_AS_TWO = """
+import sys
+from sim import cli
+from sim.train import track
+from tests.test_track import saving_always
+track._take_part, sys.argv = saving_always, ["sim", "resume", sys.argv[1]]
+cli.main()
+"""
+
+
+def processes_of(parent: int) -> list[int]:
+    """Those that it has spawned, in order."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return sorted(int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_two_processes_learn_one_policy_and_go_on_after_one_was_killed(tmp_path: Path) -> None:
+    """What the normalisers count says that both saw the other's robots: 8 robots, 6 steps, 20 updates. That both come
+    to the same networks is asserted by the training itself at each checkpoint."""
+    config = dataclasses.replace(TINY, iterations=20, judge_every=20, devices=2)
+    whole = train(tmp_path / "whole", config)
+    folder = tmp_path / "killed"
+    Run.create(folder, "g1-track", config, config.seed).close()
+    process = subprocess.Popen(
+        [sys.executable, "-c", RESUME_AS_TWO, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (folder / "checkpoint.npz").exists() and process.poll() is None:
+        time.sleep(0.02)
+    ranks = processes_of(process.pid)
+    assert len(ranks) == 2
+    os.kill(ranks[1], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1].splitlines()[-1]
+    assert process.returncode == 2
+    assert said.startswith(f"sim: {folder}: rank 1 (process {ranks[1]}) was ended by SIGKILL, and the others with it")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert len(metrics(folder)) < 20
+    with Run.open(folder) as killed:
+        train_tracking(killed, killed.config(TrackConfig))
+    for name, value in weights(whole).items():
+        np.testing.assert_array_equal(value, weights(folder)[name], err_msg=name)
+    assert metrics(folder) == metrics(whole)
+    networks = torch.load(io.BytesIO(weights(whole)["learner.ppo"].tobytes()), weights_only=True)
+    assert networks["actor_state_dict"]["obs_normalizer.count"] == 8 * 6 * 20
+    first, second = weights(whole)["task.qpos_path"], weights(whole)["rank1.task.qpos_path"]
+    assert first.shape[0] == second.shape[0] == 4 and (first != second).any()
+
+
+def test_numbers_of_devices_that_cannot_be_are_refused() -> None:
+    for change, sentence in (
+        ({"devices": 0}, "devices is 0; allowed: 1 or more"),
+        ({"devices": 3}, "devices is 3; allowed: what divides the 8 robots evenly"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            dataclasses.replace(TINY, **change).check()
+    too_many = torch.cuda.device_count() + 1
+    config = dataclasses.replace(TINY, robots=8 * too_many, devices=too_many, device="cuda")
+    with pytest.raises(ValueError, match=rf"devices is {too_many} on cuda; allowed on this machine: "):
+        config.check()
+
+
+def test_a_checkpoint_of_other_devices_is_refused(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with Run.open(tmp_path / "run") as copy, pytest.raises(RunError, match="is of 1 devices; allowed: as many as it"):
+        track._saved(copy, 2)
+
+
+def test_what_several_ranks_say_becomes_one_line() -> None:
+    parts = [
+        {"reward": 1.0, "ended": 3, "broken": 1, "length": 10.0},
+        {"reward": 2.0, "ended": 1, "broken": 0, "length": 30.0},
+    ]
+    assert combined(parts) == {"reward": 1.5, "ended": 4, "broken": 1, "length": 15.0}
+    assert combined(parts[:1]) is parts[0]
+
+
+def test_ranks_that_drift_apart_are_noticed() -> None:
+    states = [{"learner.ppo": np.array([value], dtype=np.uint8)} for value in (1, 2)]
+    with pytest.raises(RuntimeError, match="rank 1 has come to other networks"):
+        track._merged(states)
+
+
 def test_training_makes_the_robot_follow_the_motion_better(tmp_path: Path) -> None:
     """Sixty small updates on the robot on paper: not a good policy, but a better one. The first updates do not count:
     all robots have just begun then."""
@@ -168,7 +267,7 @@ def test_the_published_preset_trains(tmp_path: Path) -> None:
 
 
 def test_what_broke_physics_can_be_done_again(tmp_path: Path) -> None:
-    from sim.train.track import Tracking  # the task that training uses
+    from sim.tasks.tracking import Tracking
     from tests.test_tracking_task import SQUAT, Replay, spec_of
 
     config = TrackingConfig()

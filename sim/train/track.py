@@ -4,7 +4,9 @@ The loop is ours, the learning is rsl-rl's: rsl-rl's own runner cannot go on exa
 checkpoint holds networks, optimiser, random generators and the state of every robot, so a run that was killed and
 resumed ends with the same weights as one that was left alone.
 
-One thread learns and all threads simulate: on two hyperthreads a second thread makes torch slower, not faster.
+One thread learns and all threads simulate: on two hyperthreads a second thread makes torch slower, not faster. With
+several devices every one of their processes does all that with its share of the robots; see `sim.train.ranks`. Where
+episodes fail, and how hard they are by now (ASAP's curricula), each of them counts among its own robots.
 """
 
 from __future__ import annotations
@@ -28,21 +30,23 @@ from controllers.files import write_atomically
 from controllers.g1 import gains
 from controllers.motion import Clip, load_clip
 from controllers.spec import PolicySpec, Training
-from sim.backends.mujoco_cpu import MujocoCpu
+from sim.backends.engine import Engine, make_engine
 from sim.export_mlp import write_mlp
 from sim.randomize import Worlds
 from sim.report_tracking import conclude
-from sim.run import Run, progress, write_json
+from sim.run import Run, RunError, progress, write_json
 from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import robot_of, tracking_spec
 
 from .mirror import Mirroring
+from .ranks import Ranks, launch
 from .track_config import TrackConfig
 
 Array = NDArray[np.floating]
 
 BREAKS = 20  # files of states that broke; more tell nothing new
 GOLDEN = (32, 2)  # steps and robots of the golden sequences
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,9 @@ class Judgement:
 
 
 class Learner:
-    """rsl-rl's PPO on a tracking task."""
+    """rsl-rl's PPO on a tracking task, as one of `ranks`."""
 
-    def __init__(self, config: TrackConfig, task: Tracking) -> None:
+    def __init__(self, config: TrackConfig, task: Tracking, ranks: Ranks = ALONE) -> None:
         import torch
         from rsl_rl.algorithms import PPO
         from rsl_rl.models import MLPModel
@@ -74,9 +78,10 @@ class Learner:
 
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("medium" if config.fast else "highest")
-        torch.manual_seed(config.seed)
+        torch.manual_seed(ranks.seed(config.seed))
         self.torch, self._dict = torch, TensorDict
-        self.config, self.task = config, task
+        self.config, self.task, self.ranks = config, task, ranks
+        self.device = "cpu" if config.device == "auto" else config.device
         self.seen = self._tensors(task.observe())
         groups = {"actor": ["actor"], "critic": ["critic"]}
         normal = {"class_name": "GaussianDistribution", "init_std": config.noise, "std_type": "log"}
@@ -87,7 +92,7 @@ class Learner:
             last = [module for module in actor.mlp.modules() if isinstance(module, torch.nn.Linear)][-1]
             last.weight.mul_(0.01)
             last.bias.zero_()
-        storage = RolloutStorage("rl", task.count, config.steps, self.seen, [task.spec.action_size], "cpu")
+        storage = RolloutStorage("rl", task.count, config.steps, self.seen, [task.spec.action_size], self.device)
         self.ppo = PPO(
             actor,
             critic,
@@ -99,13 +104,18 @@ class Learner:
             gamma=config.gamma,
             lam=config.lam,
             entropy_coef=config.entropy,
+            device=self.device,
+            multi_gpu_cfg=ranks.rsl_rl,
         )
         if config.mirror:
-            self.ppo.symmetry = Mirroring(task.spec)  # type: ignore[assignment]
+            self.ppo.symmetry = Mirroring(task.spec, self.device)  # type: ignore[assignment]
         self.ppo.train_mode()
 
+    def _tensor(self, values: NDArray[np.float32]) -> Any:
+        return self.torch.from_numpy(values).to(self.device)
+
     def _tensors(self, seen: dict[str, NDArray[np.float32]]) -> Any:
-        arrays = {name: self.torch.from_numpy(value) for name, value in seen.items()}
+        arrays = {name: self._tensor(value) for name, value in seen.items()}
         return self._dict(arrays, batch_size=self.task.count)  # type: ignore[arg-type]
 
     def iterate(self, breaks: Path) -> dict[str, float]:
@@ -123,13 +133,13 @@ class Learner:
         with torch.inference_mode():
             for _ in range(self.config.steps):
                 actions = self.ppo.act(self.seen)
-                seen, reward, done, info = task.step(actions.numpy())
+                seen, reward, done, info = task.step(actions.cpu().numpy())
                 self.seen = self._tensors(seen)
-                extras = {"time_outs": torch.from_numpy(info["timeout"].astype(np.float32))}
+                extras = {"time_outs": self._tensor(info["timeout"].astype(np.float32))}
                 self.ppo.process_env_step(
                     self.seen,
-                    torch.from_numpy(reward.astype(np.float32)),
-                    torch.from_numpy(done.astype(np.float32)),
+                    self._tensor(reward.astype(np.float32)),
+                    self._tensor(done.astype(np.float32)),
                     extras,
                 )
                 for name, value in info["terms"].items():
@@ -145,7 +155,7 @@ class Learner:
         middle = time.perf_counter()
         losses = self.ppo.update()
         end = time.perf_counter()
-        self.seen = self._tensors({name: value.numpy().copy() for name, value in self.seen.items()})
+        self.seen = self._tensors({name: value.cpu().numpy().copy() for name, value in self.seen.items()})
         return {
             "reward": reward_sum / task.config.control_step,
             "distance_mm": 1000 * distance,
@@ -165,30 +175,40 @@ class Learner:
     def act(self, obs: NDArray[np.float32]) -> Array:
         """The policy's answers without noise, (N, actions)."""
         with self.torch.inference_mode():
-            seen = self._dict({"actor": self.torch.from_numpy(obs)}, batch_size=len(obs))  # type: ignore[arg-type]
-            return self.ppo.get_policy()(seen).numpy()
+            seen = self._dict({"actor": self._tensor(obs)}, batch_size=len(obs))  # type: ignore[arg-type]
+            return self.ppo.get_policy()(seen).cpu().numpy()
 
     def network(self) -> tuple[Array, Array, list[tuple[Array, Array]]]:
         """Mean and width of the observation, and the layers, as `write_mlp` takes them."""
         actor = self.ppo.get_policy()
         normal: Any = actor.obs_normalizer
         linear: list[Any] = [module for module in actor.mlp.modules() if isinstance(module, self.torch.nn.Linear)]
-        layers = [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in linear]
-        return normal.mean.numpy().copy(), (normal.std + normal.eps).numpy().copy(), layers
+        layers = [(m.weight.detach().cpu().numpy().copy(), m.bias.detach().cpu().numpy().copy()) for m in linear]
+        return normal.mean.cpu().numpy().copy(), (normal.std + normal.eps).cpu().numpy().copy(), layers
 
     def state(self) -> dict[str, np.ndarray]:
         """Networks, optimiser, generator and what is observed, as arrays by name."""
         buffer = io.BytesIO()
         self.torch.save(self.ppo.save(), buffer)
         found = {"ppo": np.frombuffer(buffer.getvalue(), dtype=np.uint8), "torch": self.torch.get_rng_state().numpy()}
-        found |= {f"seen.{name}": value.numpy() for name, value in self.seen.items()}
+        if self.device == "cuda":
+            found["cuda"] = self.torch.cuda.get_rng_state().numpy()
+        found |= {f"seen.{name}": value.cpu().numpy() for name, value in self.seen.items()}
         return found
+
+    def share(self) -> None:
+        """Give all ranks the networks of rank 0."""
+        if self.ranks.count > 1:
+            self.ppo.broadcast_parameters()
+
+    def _loaded(self, saved: np.ndarray) -> dict[str, Any]:
+        return self.torch.load(io.BytesIO(saved.tobytes()), weights_only=True, map_location=self.device)
 
     def warm_start(self, folder: Path) -> None:
         """Begin with the networks of the run in `folder`, with an optimiser of its own."""
         try:
             with np.load(folder / "checkpoint.npz", allow_pickle=False) as file:
-                saved = self.torch.load(io.BytesIO(file["learner.ppo"].tobytes()), weights_only=True)
+                saved = self._loaded(file["learner.ppo"])
             self.ppo.load(saved, {"actor": True, "critic": True}, True)
         except (OSError, KeyError, ValueError) as error:
             raise ValueError(f"warm_start {folder}: has no checkpoint of a tracking policy ({error})") from error
@@ -199,73 +219,157 @@ class Learner:
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
-        saved = self.torch.load(io.BytesIO(arrays["ppo"].tobytes()), weights_only=True)
-        self.ppo.load(saved, None, True)
+        self.ppo.load(self._loaded(arrays["ppo"]), None, True)
         self.torch.set_rng_state(self.torch.from_numpy(arrays["torch"].copy()))
+        if self.device == "cuda":
+            self.torch.cuda.set_rng_state(self.torch.from_numpy(arrays["cuda"].copy()))
         self.seen = self._tensors({n[5:]: v.copy() for n, v in arrays.items() if n.startswith("seen.")})
 
 
 def train_tracking(run: Run, config: TrackConfig) -> None:
-    """Train what the run asks for, up to its end; see the module."""
-    clips, digests = load_clips(config.clip)
+    """Train what the run asks for, up to its end; see the module. With several devices the run is theirs from here on:
+    it is closed."""
+    config = config.check()
+    _, digests = load_clips(config.clip)
     recorded = run.folder / "metrics" / "clips.json"
     if recorded.exists() and json.loads(recorded.read_text()) != digests:
         raise ValueError(f"{run.folder}: a clip has changed since the training began; allowed: the files as they were")
     write_json(recorded, digests)
-    spec = training_spec(run, config, clips, digests)
-    robot = robot_of(config.task)
-    assert spec.joints is not None
-    stiffness, damping = gains(robot, config.task.gains)
+    if config.devices == 1:
+        _train(ALONE, run.folder, config, run)
+    else:
+        run.close()
+        launch(config.devices, config.device, run.folder, _take_part, run.folder, config)
+    conclude(run.folder, config)
 
-    def engine(count: int) -> MujocoCpu:
-        return MujocoCpu(robot, count, stiffness, damping, config.task.physics_step, config.task.substeps)
 
-    task = Tracking(engine(config.robots), clips, config.task, spec, config.seed)
-    learner = Learner(config, task)
+def _take_part(ranks: Ranks, folder: Path, config: TrackConfig) -> None:
+    """Train as one of several processes."""
+    if ranks.first:
+        with Run.open(folder) as run:
+            _train(ranks, folder, config, run)
+    else:
+        _train(ranks, folder, config, None)
+
+
+def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> None:
+    """Train up to the end of the run, as one of `ranks`; only the first has the `run`."""
+    clips, digests = load_clips(config.clip)
+    spec = training_spec(folder, config, clips, digests)
+    task = Tracking(engine_of(config, config.robots // ranks.count), clips, config.task, spec, ranks.seed(config.seed))
+    learner = Learner(config, task, ranks)
     if config.warm_start:
         learner.warm_start(Path(config.warm_start))
-    found = run.restore()
-    best: tuple[float, ...] | None = None
-    begun, seconds = 0, 0.0
+    learner.share()
+    begun, seconds, best = 0, 0.0, None
+    found = ranks.scatter(_saved(run, ranks.count) if run is not None else None)
     if found is not None:
-        facts, arrays = found
+        facts, states = found
         begun, seconds = facts["iteration"], facts["seconds"]
         best = tuple(facts["best"]) if facts["best"] else None
-        task.restore({name[5:]: value for name, value in arrays.items() if name.startswith("task.")})
-        learner.restore({name[8:]: value for name, value in arrays.items() if name.startswith("learner.")})
+        task.restore({name[5:]: value for name, value in states.items() if name.startswith("task.")})
+        learner.restore({name[8:]: value for name, value in states.items() if name.startswith("learner.")})
 
     with contextlib.ExitStack() as stack:
-        board = stack.enter_context(_board(run.folder, begun))
-        show = stack.enter_context(progress("training", config.iterations, begun, unit="updates"))
+        board: Any = stack.enter_context(_board(folder, begun)) if ranks.first else None
+        show: Any = ranks.first and stack.enter_context(progress("training", config.iterations, begun, unit="updates"))
         clock = time.monotonic()
         for iteration in range(begun, config.iterations):
-            values = learner.iterate(run.folder / "broken")
+            end = iteration + 1 == config.iterations
+            parts = ranks.gather(learner.iterate(folder / "broken" / (f"rank{ranks.rank}" if ranks.rank else "")))
             elapsed = seconds + time.monotonic() - clock
-            steps = (iteration + 1) * config.robots * config.steps
-            line: dict[str, Any] = {"iteration": iteration + 1, "steps": steps, "seconds": elapsed, **values}
-            if (iteration + 1) % config.judge_every == 0 or iteration + 1 == config.iterations:
-                seed = 1_000_000 + iteration  # not one that the training has seen
-                judged = judge(learner, Tracking(engine(config.judged), clips, config.task, spec, seed, True))
-                line |= dataclasses.asdict(judged)
-                if best is None or judged.rank >= best:
-                    best = judged.rank
-                    save_policy(run.folder / "policy.onnx", learner, task, spec)
-            run.log(**{name: value for name, value in line.items() if math.isfinite(value)})
-            for name, value in line.items():
-                board.add_scalar(name.replace(".", "/"), value, steps)
-            text = f"reward {values['reward']:.2f}, lost {values['lost_per_s']:.2f}/s, {values['distance_mm']:.0f} mm"
-            show(iteration + 1, text + (f", success {line['success']:.0%}" if "success" in line else ""))
-            if run.due or iteration + 1 == config.iterations:
+            if run is not None and parts is not None:
+                values = combined(parts)
+                steps = (iteration + 1) * config.robots * config.steps
+                line: dict[str, Any] = {"iteration": iteration + 1, "steps": steps, "seconds": elapsed, **values}
+                if (iteration + 1) % config.judge_every == 0 or end:
+                    seed = 1_000_000 + iteration  # not one that the training has seen
+                    judges = engine_of(config, config.judged)
+                    judged = judge(learner, Tracking(judges, clips, config.task, spec, seed, True))
+                    line |= dataclasses.asdict(judged)
+                    if best is None or judged.rank >= best:
+                        best = judged.rank
+                        save_policy(folder / "policy.onnx", learner, task, spec)
+                run.log(**{name: value for name, value in line.items() if math.isfinite(value)})
+                for name, value in line.items():
+                    board.add_scalar(name.replace(".", "/"), value, steps)
+                text = f"reward {values['reward']:.2f}, lost {values['lost_per_s']:.2f}/s, "
+                text += f"{values['distance_mm']:.0f} mm"
+                show(iteration + 1, text + (f", success {line['success']:.0%}" if "success" in line else ""))
+            if ranks.scatter([run.due or end] * ranks.count if run is not None else None):
                 arrays = {f"task.{name}": value for name, value in task.state().items()}
                 arrays |= {f"learner.{name}": value for name, value in learner.state().items()}
-                run.checkpoint({"iteration": iteration + 1, "seconds": elapsed, "best": best}, arrays)
+                states = ranks.gather(arrays)
+                if run is not None and states is not None:
+                    facts = {"iteration": iteration + 1, "seconds": elapsed, "best": best}
+                    run.checkpoint(facts, _merged(states))
     task.engine.close()
-    conclude(run.folder, config)
+
+
+def engine_of(config: TrackConfig, count: int) -> Engine:
+    """That many robots in the physics that the training asks for."""
+    robot = robot_of(config.task)
+    device = config.device if config.engine != "mujoco" and config.device != "auto" else "cpu"
+    return make_engine(
+        config.engine,
+        robot,
+        count,
+        *gains(robot, config.task.gains),
+        config.task.physics_step,
+        config.task.substeps,
+        device,
+    )
+
+
+def combined(parts: list[dict[str, float]]) -> dict[str, float]:
+    """What `Learner.iterate` says of all ranks: sums of what is counted, means of everything else."""
+    if len(parts) == 1:
+        return parts[0]
+    ended = [part["ended"] for part in parts]
+    found = {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+    found |= {name: sum(part[name] for part in parts) for name in ("ended", "broken")}
+    if found["ended"]:
+        found["length"] = float(np.average([part["length"] for part in parts], weights=ended))
+    return found
+
+
+def _merged(states: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """One checkpoint of the states of all ranks. That of rank 0 has the names that a single process gives it, so other
+    trainings can begin with it; the others begin with `rank`. Networks and optimiser are there once.
+
+    Raises RuntimeError where networks or optimisers differ: ranks that drift apart do not train what they say.
+    """
+    merged = dict(states[0])
+    for rank, state in enumerate(states[1:], start=1):
+        if not np.array_equal(state["learner.ppo"], merged["learner.ppo"]):
+            raise RuntimeError(f"rank {rank} has come to other networks than rank 0")
+        merged |= {f"rank{rank}.{name}": value for name, value in state.items() if name != "learner.ppo"}
+    return merged
+
+
+def _saved(run: Run, count: int) -> list[tuple[dict[str, Any], dict[str, np.ndarray]] | None]:
+    """For each rank what the run's checkpoint has for it: progress and state, or None where there is none yet."""
+    found = run.restore()
+    if found is None:
+        return [None] * count
+    facts, arrays = found
+    owners = [name.partition(".")[0] if name.startswith("rank") else "" for name in arrays]
+    if len(set(owners)) != count:
+        raise RunError(
+            f"{run.folder}: its checkpoint is of {len(set(owners))} devices; allowed: as many as it began with"
+        )
+    states: list[dict[str, np.ndarray]] = [{} for _ in range(count)]
+    for owner, (name, value) in zip(owners, arrays.items(), strict=True):
+        if owner:
+            states[int(owner.removeprefix("rank"))][name.partition(".")[2]] = value
+        else:
+            states[0][name] = value
+    return [(facts, {"learner.ppo": arrays["learner.ppo"]} | state) for state in states]
 
 
 def keep_breaks(folder: Path, breaks: dict[str, np.ndarray]) -> None:
     """Save states, targets and worlds after which physics was not finite; `replay_breaks` does it again."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     count = len(list(folder.glob("*.npz")))
     if count < BREAKS:
         write_atomically(folder / f"{count:03d}.npz", lambda file: np.savez(file, allow_pickle=False, **breaks))
@@ -275,9 +379,8 @@ def replay_breaks(path: Path, config: TrackConfig) -> tuple[Array, Array]:
     """The configurations and velocities at each physics step after the states in such a file, (n, substeps, ...)."""
     with np.load(path, allow_pickle=False) as file:
         saved = {name: file[name] for name in file.files}
-    robot, count = robot_of(config.task), len(saved["qpos"])
-    stiffness, damping = gains(robot, config.task.gains)
-    engine = MujocoCpu(robot, count, stiffness, damping, config.task.physics_step, config.task.substeps)
+    count = len(saved["qpos"])
+    engine = engine_of(config, count)
     worlds = Worlds(**{name[7:]: value for name, value in saved.items() if name.startswith("worlds.")})
     engine.vary(np.arange(count), worlds)
     engine.set_state(np.arange(count), saved["qpos"], saved["qvel"])
@@ -292,9 +395,9 @@ def load_clips(paths: tuple[str, ...]) -> tuple[list[Clip], dict[str, str]]:
     return clips, {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
 
 
-def training_spec(run: Run, config: TrackConfig, clips: list[Clip], digests: dict[str, str]) -> PolicySpec:
+def training_spec(folder: Path, config: TrackConfig, clips: list[Clip], digests: dict[str, str]) -> PolicySpec:
     """What the policies of this run say about themselves."""
-    facts = json.loads((run.folder / "facts.json").read_text())
+    facts = json.loads((folder / "facts.json").read_text())
     training = Training(
         command=shlex.join(["sim", *facts["command"][1:]]),
         seed=config.seed,
@@ -336,7 +439,7 @@ def save_policy(path: Path, learner: Learner, task: Tracking, spec: PolicySpec) 
     """Write the policy as it is, with golden sequences of what it saw."""
     steps, robots = GOLDEN
     rng = np.random.default_rng(0)
-    seen = learner.seen["actor"].numpy()  # of hundreds of robots, all over the motion
+    seen = learner.seen["actor"].cpu().numpy()  # of hundreds of robots, all over the motion
     rows = rng.integers(len(seen), size=(steps, robots))
     write_mlp(path, *learner.network(), spec, seen[rows])
 

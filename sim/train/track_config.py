@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Literal
 
+from sim.backends.engine import EngineName
 from sim.tasks.tracking_config import ASAP, TrackingConfig
 
 
@@ -18,7 +21,15 @@ class TrackConfig:
     task: TrackingConfig = field(default_factory=TrackingConfig)
     """The task."""
     robots: int = 512
-    """Robots that are simulated at once."""
+    """Robots that are simulated at once, on all devices together."""
+    engine: EngineName = "mujoco"
+    """Physics of training and judgements: MuJoCo, always on the processor, or Genesis (extra [genesis])."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks learn, and where Genesis computes. auto: the processor; with several devices cuda where it is. The
+    path through cuda was never run on a graphics card."""
+    devices: int = 1
+    """Processes that learn one policy, each with its share of the robots, gradients averaged (torchrun); with cuda
+    each on a graphics card of its own."""
     steps: int = 24
     """Control steps of each between two updates."""
     iterations: int = 1000
@@ -56,19 +67,37 @@ class TrackConfig:
     seed: int = 0
 
     def check(self) -> TrackConfig:
-        """Itself, or a ValueError that names the setting."""
+        """Itself with `device` settled, or a ValueError that names the setting."""
         if not self.clip:
             raise ValueError("clip is missing; allowed: one clip.npz or more (`sim motions import` makes them)")
-        for name in ("robots", "steps", "iterations", "epochs", "batches", "judged", "judge_every"):
+        for name in ("robots", "steps", "iterations", "epochs", "batches", "judged", "judge_every", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: 1 or more")
+        if self.robots % self.devices:
+            raise ValueError(f"devices is {self.devices}; allowed: what divides the {self.robots} robots evenly")
         if self.mirror and self.task.observation == "asap":
             raise ValueError("mirror with the observation asap; allowed: --no-mirror (the phase of a motion is that of "
                              "its mirror image too)")  # fmt: skip
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
         self.task.check()
-        return self
+        return dataclasses.replace(self, device=self._settled())
+
+    def _settled(self) -> Literal["cpu", "cuda"]:
+        """`device`, with auto decided."""
+        if self.device == "cpu" or (self.device == "auto" and self.devices == 1):
+            return "cpu"
+        import torch  # only here: it loads slowly
+
+        there = torch.cuda.device_count()
+        if self.device == "auto" and not there:
+            return "cpu"
+        if self.devices > there:
+            raise ValueError(
+                f"devices is {self.devices} on cuda; allowed on this machine: {f'1 to {there}' if there else 'none'} "
+                f"(--device cpu learns without a graphics card)"
+            )
+        return "cuda"
 
 
 TRAININGS = {"realign": TrackConfig(), "asap": TrackConfig(task=ASAP, mirror=False, epochs=5, batches=4)}
