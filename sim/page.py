@@ -205,6 +205,7 @@ th,td{text-align:left;vertical-align:top;padding:.35rem .9rem .35rem 0;border-bo
 th{font-weight:600}thead th{color:var(--soft);vertical-align:bottom}
 .scroll td:first-child,.scroll th:first-child{position:sticky;left:0;background:var(--paper)}
 .results td{font-variant-numeric:tabular-nums}.results td:not(:first-child){white-space:nowrap}
+.results.runs td:first-child{white-space:nowrap}.results.runs td:nth-child(2){white-space:normal;min-width:9rem}
 video{max-width:100%;border-radius:8px;display:block}summary{cursor:pointer;color:var(--soft);margin:.5rem 0}
 small{color:var(--soft)}.miss{color:var(--miss);font-weight:600}.met{color:var(--met)}
 .quads td:not(:last-child){white-space:nowrap}.quads td:last-child{min-width:12rem}

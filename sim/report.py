@@ -2,6 +2,7 @@
 
     sim report runs/demo                   writes runs/demo/report.html
     sim report runs/squat                  the same for a training of a tracking policy, see `sim.report_tracking`
+    sim report runs/squats                 the same for a folder of such trainings, see `sim.report_runs`
     sim report runs/eval.json --markdown   prints the evaluation as a Markdown table
 
 The page is made of what the folder holds: runs of teachers and students, `eval.json`, and the policies that it names,
@@ -45,6 +46,7 @@ from sim.page import (
     table,
 )
 from sim.report_flights import COURSES, FLOWN_SEED, adaptation_section, flights_section, fly
+from sim.report_runs import runs_report
 from sim.report_tracking import KIND, tracking_report
 from sim.robots.quadrotors import sample
 from sim.run import RunError, read_config
@@ -71,16 +73,23 @@ class Material:
     """Policy files by name, in order."""
     compiled: dict[str, Path]
     """Compiled policies, by the name of the policy that they were compiled from."""
+    trackings: tuple[Path, ...] = ()
+    """Run folders of tracking policies, which have a page of their own."""
 
 
 def gather(folder: Path) -> Material:
     """What `folder`, a run or a folder of runs, holds. Raises RunError where that is nothing."""
     runs: dict[str, Path] = {}
+    trackings: list[Path] = []
     for candidate in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())) if folder.is_dir() else ():
         if (candidate / "config.json").exists():
-            runs.setdefault(read_config(candidate)["kind"], candidate)
+            kind = read_config(candidate)["kind"]
+            if kind == KIND:
+                trackings.append(candidate)
+            else:
+                runs.setdefault(kind, candidate)
     evaluation = read_evaluation(folder / "eval.json") if (folder / "eval.json").exists() else {}
-    if not runs and not evaluation:
+    if not runs and not evaluation and not trackings:
         raise RunError(f"{folder}: nothing to report; allowed: a run folder, or a folder with runs or an eval.json")
     files = {name: Path(about["file"]) for name, about in evaluation.get("policies", {}).items() if "file" in about}
     policies = {name: path for name, path in files.items() if path.suffix != ".so" and path.is_file()}
@@ -91,7 +100,7 @@ def gather(folder: Path) -> Material:
     student = runs.get("quad-student")
     if student and (student / "policy.onnx").exists() and student / "policy.onnx" not in policies.values():
         policies = {"student": student / "policy.onnx"} | policies
-    return Material(folder, runs, evaluation, policies, compiled)
+    return Material(folder, runs, evaluation, policies, compiled, tuple(trackings))
 
 
 def _identifier(name: str) -> str:
@@ -442,6 +451,12 @@ def report_command(path: Path, as_markdown: bool = False, console: Console | Non
     if (path / "config.json").exists() and read_config(path)["kind"] == KIND:
         return tracking_report(path, console)
     material = gather(path)
+    if material.trackings:
+        alone = not material.runs and not material.evaluation
+        name = "report.html" if alone else "report_tracking.html"  # beside that of the quadrotors
+        tracking = runs_report(path, material.trackings, path / name, console)
+        if alone:
+            return tracking
     quads = sample("wide", FLOWN, FLOWN_SEED)
     policies = {name: load_policy(file) for name, file in material.policies.items()}
     tracks = {name: {c.name: fly(policy, quads, c) for c in COURSES} for name, policy in policies.items()}

@@ -1,7 +1,7 @@
 """What is left of a training of a tracking policy: the table at its end, its curves as a picture, a video, and the page
 of `sim report`.
 
-    sim report runs/squat     writes runs/squat/report.html
+    sim report runs/squat     writes runs/squat/report.html; for a folder of several runs see `sim.report_runs`
 
 `conclude` runs at the end of a training. What it cannot do there, such as a video on a machine that draws nothing, it
 says and leaves out: a training of hours does not fail for a picture.
@@ -25,6 +25,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from controllers.files import write_atomically
@@ -76,13 +77,18 @@ def judgements(lines: Lines) -> dict[str, dict[str, Any]]:
     return {"first": judged[0], "kept": best, "last": judged[-1]}
 
 
-def _row(line: dict[str, Any], judged: int) -> tuple[str, ...]:
+def success_text(line: dict[str, Any], judged: int) -> str:
+    """A judgement's success with its confidence interval [%]."""
     success = share(np.arange(judged) < round(line["success"] * judged))
+    return f"{100 * success.value:.0f} ({100 * success.low:.0f} to {100 * success.high:.0f})"
+
+
+def _row(line: dict[str, Any], judged: int) -> tuple[str, ...]:
     return (
         str(line["iteration"]),
         f"{line['steps'] / 1e6:.1f}",
         f"{line['seconds'] / 60:.1f}",
-        f"{100 * success.value:.0f} ({100 * success.low:.0f} to {100 * success.high:.0f})",
+        success_text(line, judged),
         f"{line['e_g']:.0f}",
         f"{line['e_mpjpe']:.1f}",
     )
@@ -95,8 +101,9 @@ def judgement_table(lines: Lines, judged: int) -> Table:
         lines: Of the training.
         judged: Robots of each judgement.
     """
+    columns = (escape(column) for column in COLUMNS)  # or rich takes units for markup
     result = Table(
-        "judged", *COLUMNS, title=f"{judged} robots from the motion's start, in worlds as trained in (simulated)"
+        "judged", *columns, title=f"{judged} robots from the motion's start, in worlds as trained in (simulated)"
     )
     for name, line in judgements(lines).items():
         result.add_row(name, *_row(line, judged))
@@ -285,25 +292,26 @@ def _video_section(run: Path) -> Section:
 def _settings(config: dict[str, Any]) -> str:
     """A table of what differs from the defaults, and all settings folded below it."""
     default = json.loads(json.dumps(dataclasses.asdict(TrackConfig())))
-    ours, theirs = _flat(config), _flat(default)
+    ours, theirs = flat(config), flat(default)
     changed = [
-        (f"<code>{html.escape(name)}</code>", _shown(value), _shown(theirs.get(name, "-")))
+        (f"<code>{html.escape(name)}</code>", shown(value), shown(theirs.get(name, "-")))
         for name, value in ours.items()
         if value != theirs.get(name)
     ]
     text = table(("differs from the default", "here", "default"), changed) if changed else paragraph("The defaults.")
-    rows = [(f"<code>{html.escape(name)}</code>", _shown(value)) for name, value in ours.items()]
+    rows = [(f"<code>{html.escape(name)}</code>", shown(value)) for name, value in ours.items()]
     return text + f"<details><summary>all settings</summary>{table(('setting', 'here'), rows)}</details>"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A setting as HTML."""
     return html.escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings by their name on the command line."""
     found: dict[str, Any] = {}
     for name, value in config.items():
         path = f"{prefix}{name.replace('_', '-')}"
-        found |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
     return found

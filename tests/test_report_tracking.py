@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from sim.motions.author import LIBRARY
-from sim.report import report_command
+from sim.report import gather, report_command
 from sim.report_tracking import KIND, conclude, curves, judgements, read_lines, record_video
 from sim.run import Run, RunError
 from sim.train.track_config import TrackConfig
@@ -108,3 +109,29 @@ def test_a_training_without_an_update_has_no_report(tmp_path: Path) -> None:
     folder = training(tmp_path / "run", updates=0)
     with pytest.raises(RunError, match=r"metrics\.jsonl: is empty; allowed"):
         report_command(folder, console=Console(quiet=True))
+
+
+def test_a_folder_of_trainings_is_one_page(tmp_path: Path) -> None:
+    training(tmp_path / "first")
+    training(tmp_path / "second", updates=2, config=dataclasses.replace(CONFIG, seed=8, gamma=0.97))
+    training(tmp_path / "third", updates=0)
+    text = io.StringIO()
+    page = (report_command(tmp_path, console=Console(file=text, width=140)) or Path()).read_text()
+    assert page.count("<svg") == 4
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", page)]
+    ninety = "90 (79 to 96)"  # 45 of 50, Wilson
+    assert rows[0] == ["first", "<small>squat</small>", "7", "4", "0.0", "0.1", ninety, "31.2", ninety, "31.2"]
+    assert rows[1][2:4] == ["8", "2 of 4"]
+    assert rows[2][3:] == ["0 of 4", *["-"] * 6]
+    assert rows[3:] == [["<code>gamma</code>", "0.985", "0.97", "0.985"]]
+    assert "<b>3</b><small>1 finished</small>" in page
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # nothing from outside
+    assert re.search(r"second\s*│\s*2 of 4\s*│\s*0\.1\s*│\s*90 \(79 to 96\)\s*│\s*31\.2", text.getvalue())
+
+
+def test_trainings_beside_quadrotors_are_kept_apart(tmp_path: Path) -> None:
+    training(tmp_path / "humanoid")
+    Run.create(tmp_path / "teachers", "quad-teachers", CONFIG, 0).close()
+    material = gather(tmp_path)
+    assert material.trackings == (tmp_path / "humanoid",)
+    assert material.runs == {"quad-teachers": tmp_path / "teachers"}
