@@ -41,7 +41,7 @@ CHECKS = {
     "temperature": "of a motor [degrees Celsius]",
     "motor_fault": "motors that report a fault",
     "motor_off": "a motor that was on has reported that it is off for this long [s]",
-    "motor_torque": "torque that a motor's law asks for and its estimate lacks, averaged, relative to its limit",
+    "motor_torque": "a motor has given no torque while its law asked for some, for this long in all [s]",
     "battery": "charge that is missing [%]",
     "foreign_publisher": "others that publish motor commands",
     "own_controller": "signs that the robot's own motion controller is active again",
@@ -109,8 +109,8 @@ class Limits:
     """One is too many."""
     motor_off: Level = Level(0.010, 0.050)
     """[s]; a robot that never says that a motor is on is not judged."""
-    motor_torque: Level = Level(0.1, 0.2)
-    """Of the joint's limit; on the virtual robot policies that kick and jump stay below 0.04."""
+    motor_torque: Level = Level(0.05, 0.1)
+    """[s]; of published policies that kick and dance, with commands 8 ms late, none comes to 0.02."""
     battery: Level = Level(80.0, 95.0)
     """[%] missing: 20 % left warns."""
     foreign_publisher: Level = Level(0.5, 0.5)

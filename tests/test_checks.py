@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -145,19 +146,24 @@ def test_a_motor_that_switches_itself_off_trips_and_one_that_never_said_it_was_o
     assert said == {"motor_off": TRIP} and 1000 * DT * count == pytest.approx(52, abs=2)
 
 
-def test_a_torque_that_is_asked_for_and_not_given_trips_and_one_that_is_given_does_not() -> None:
-    for share, trips in ((0.19, False), (0.21, True)):
-        flow, missing = Flow(), share * ROBOT.torque_limit * (np.arange(N) == 3)
-        hold = Hold(default_pose(ROBOT) + missing / 100, np.full(N, 100.0), np.ones(N))
-        for given in (missing, np.zeros(N)):
-            tripped = False
-            for _ in range(500):
-                flow.now += DT
-                flow.checks.motors(flow.now, hold, flow.sample(torque=given))
-                risen, now, _ = flow.checks.close(flow.now, False)
-                tripped |= now
-                assert all((finding.check, finding.where) == ("motor_torque", 3) for finding in risen)
-            assert tripped is (trips and given is not missing)
+def test_a_motor_that_gives_nothing_where_much_is_asked_trips_and_one_that_gives_late_or_little_does_not() -> None:
+    limit, third = ROBOT.torque_limit, np.arange(N) == 3
+
+    def trips_with(asked: float, given: Callable[[int], float]) -> bool:
+        flow, tripped = Flow(), False
+        hold = Hold(default_pose(ROBOT) + third * asked * limit / 100, np.full(N, 100.0), np.ones(N))
+        for number in range(500):
+            flow.now += DT
+            flow.checks.motors(flow.now, hold, flow.sample(torque=third * given(number) * limit))
+            risen, now, _ = flow.checks.close(flow.now, False)
+            tripped |= now
+            assert all((finding.check, finding.where) == ("motor_torque", 3) for finding in risen)
+        return tripped
+
+    assert trips_with(0.11, lambda _: 0.0) and trips_with(-0.5, lambda _: 0.01)
+    assert not trips_with(0.09, lambda _: 0.0)  # so little is not missed
+    assert not trips_with(0.5, lambda _: 0.05)
+    assert not trips_with(0.5, lambda number: 0.1 * np.sin(number / 10))  # what it gives goes through zero
 
 
 def test_an_imu_without_noise_has_stopped() -> None:
