@@ -77,6 +77,7 @@ def physics(config: TrackingConfig, count: int, seed: int = 0, threads: int = 1,
     return Tracking(engine, list(clips), config, spec_of(config), seed)
 
 
+FULL = Ramp(1.0, 1.0, 1.0, 0.0)
 STILL = dataclasses.replace(TrackingConfig(), spread=NONE)
 
 
@@ -274,7 +275,7 @@ def test_a_state_that_is_not_finite_ends_one_episode_and_is_kept() -> None:
 
 def test_pushes_change_the_velocity_within_their_limits() -> None:
     spread = dataclasses.replace(NONE, push_speed=0.5, push_turn=0.3, push_period=(0.04, 0.04))
-    task, engine = replay(dataclasses.replace(STILL, spread=spread), count=500, clips=(SQUAT,))
+    task, engine = replay(dataclasses.replace(STILL, spread=spread, push=FULL), count=500, clips=(SQUAT,))
     task.at[:] = 10
     for _ in range(2):
         rows = task.table.rows(task.clip, task.at + 1)
@@ -289,14 +290,18 @@ def test_pushes_change_the_velocity_within_their_limits() -> None:
 
 def test_the_smallest_push_may_be_the_largest_too() -> None:
     spread = dataclasses.replace(NONE, push_speed=0.5, push_least=1.0, push_period=(0.02, 0.02))
-    task, engine = replay(dataclasses.replace(STILL, spread=spread), count=20, clips=(SQUAT,))
-    task.at[:] = 10
-    rows = task.table.rows(task.clip, task.at + 1)
-    engine.next = task.table.qpos[rows], task.table.qvel[rows]
-    _, _, _, info = task.step(np.zeros((20, 23)))
-    assert info["pushed"].all()
-    change = engine.qvel - task.table.qvel[task.rows()]
-    np.testing.assert_allclose(np.linalg.norm(change[:, :2], axis=1), 0.5)
+    config = dataclasses.replace(STILL, spread=spread, push=Ramp(0.2, 0.2, 1.0, 1e-3))
+    for from_start, strength in ((False, 0.2), (True, 1.0)):  # who is judged is pushed as hard as can be
+        engine = Replay(20)
+        task = Tracking(engine, [SQUAT], config, spec_of(config), 0, from_start)
+        task.observe()
+        task.at[:] = 10
+        rows = task.table.rows(task.clip, task.at + 1)
+        engine.next = task.table.qpos[rows], task.table.qvel[rows]
+        _, _, _, info = task.step(np.zeros((20, 23)))
+        assert info["pushed"].all()
+        change = engine.qvel - task.table.qvel[task.rows()]
+        np.testing.assert_allclose(np.linalg.norm(change[:, :2], axis=1), 0.5 * strength)
 
 
 def test_worlds_lie_within_their_spread_and_none_is_the_robot_on_paper() -> None:

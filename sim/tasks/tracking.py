@@ -57,7 +57,8 @@ class Tracking:
             config: The task.
             spec: Of the policy: `tracking_spec`, or that of a policy to be judged.
             seed: Of starts, worlds, noise and pushes.
-            from_start: Begin each episode with the motion's first state instead of anywhere in it.
+            from_start: To be judged, not to learn: each episode begins with the motion's first state instead of
+                anywhere in it, and pushes have their full strength.
         """
         self.engine, self.config, self.spec = engine, config.check(), spec
         self.count, self.from_start = engine.count, from_start
@@ -93,7 +94,10 @@ class Tracking:
         self.failures = np.zeros(self._bins[-1])
         self._mean_length = 0.0
         self.ramps = {"penalty": config.penalty, "lost_distance": config.lost_distance, "soft": config.soft_limit}
+        self.ramps["push"] = config.push
         self.level = {name: ramp.start for name, ramp in self.ramps.items()}
+        if from_start:
+            self.level["push"] = 1.0
 
         self.clip = np.zeros(self.count, dtype=np.int64)
         self.at = np.zeros(self.count, dtype=np.int64)  # control steps since the motion began
@@ -296,7 +300,7 @@ class Tracking:
 
     def _learn_from(self, done: NDArray[np.bool_], lost: NDArray[np.bool_]) -> None:
         """Remember where episodes failed and how long they were."""
-        if not done.any():
+        if self.from_start or not done.any():
             return
         bins = self._bins[self.clip[lost]] + np.minimum(self.at[lost], self.table.length[self.clip[lost]] - 1) // BIN
         self.failures *= FORGET
@@ -318,10 +322,11 @@ class Tracking:
             return pushed
         qvel = engine.qvel[which].copy()
         direction = rng.uniform(0, 2 * np.pi, len(which))
-        speed = spread.push_speed * np.sqrt(rng.uniform(spread.push_least**2, 1.0, len(which)))
+        strength = self.level["push"]
+        speed = strength * spread.push_speed * np.sqrt(rng.uniform(spread.push_least**2, 1.0, len(which)))
         qvel[:, 0] += speed * np.cos(direction)
         qvel[:, 1] += speed * np.sin(direction)
-        qvel[:, 3:6] += rng.uniform(-spread.push_turn, spread.push_turn, (len(which), 3))
+        qvel[:, 3:6] += strength * rng.uniform(-spread.push_turn, spread.push_turn, (len(which), 3))
         engine.set_state(which, engine.qpos[which].copy(), qvel)
         self._moved(which)
         self._push_in[which] = self._next_push(len(which))
@@ -417,7 +422,7 @@ class Tracking:
         self._targets, self.action = arrays["targets"].copy(), arrays["action"].copy()
         self._push_in = arrays["push_in"].copy()
         self._rng.bit_generator.state = json.loads(str(arrays["rng"]))
-        self.level = json.loads(str(arrays["level"]))
+        self.level |= json.loads(str(arrays["level"]))
         self._mean_length = self.level.pop("mean_length")
         self.observer.restore({name[9:]: value for name, value in arrays.items() if name.startswith("observer.")})
         self._durations(self.observer)

@@ -157,6 +157,8 @@ class TrackingConfig:
     weights: Weights = field(default_factory=Weights)
     penalty: Ramp = Ramp(0.2, 0.2, 1.0, 1e-3)
     """Factor of the penalties."""
+    push: Ramp = Ramp(0.2, 0.2, 1.0, 5e-4)
+    """Factor of the strength of pushes: who cannot stand yet learns nothing from being thrown over."""
     lost_distance: Ramp = Ramp(0.5, 0.5, 0.5, 0.0)
     """Distance from the motion at which an episode ends [m]: mean of the points (realign), any point (asap)."""
     lost_angle: float = 0.8
