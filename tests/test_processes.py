@@ -207,8 +207,8 @@ def test_an_emergency_stop_from_another_process_trips_the_run(robot: Reader, tmp
     run.until("foreign_publisher")
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(20) == 1
-    modes = read_recording(run.recording).channels["mode"]["mode"]
-    assert list(modes) == [0, 1, 4]
+    modes = read_recording(run.recording).channels["mode"]["mode"].tolist()
+    assert modes.index(4) == len(modes) - 1 and 1 in modes  # damp came last, and nothing after it
 
 
 def test_an_interrupt_damps_before_it_ends_and_poses_of_the_pelvis_are_recorded(robot: Reader, tmp_path: Path) -> None:
