@@ -27,8 +27,9 @@ from controllers.safety import TRIP
 from deploy.campaign import facts, save
 from deploy.modes import Mode
 
-HANGS, LOWERED = 0.02, -0.15  # [m] of the soles over the floor
+HANGS, TOUCHES, LOWERED = 0.02, -0.005, -0.15  # [m] of the soles over the floor
 HOIST = 0.5  # [s]
+TAKES_OVER = 0.15  # [s] after its button is pressed the policy drives, and the rope may become slack
 REST = 1.0  # [s] between two motions
 START = 120.0  # [s] for a process to say something
 INFERENCE = 0.002  # [s]
@@ -134,9 +135,11 @@ def _play(config: NominalConfig, folder: Path) -> int:
         end = time.monotonic() + 60 * config.minutes
         while standing and time.monotonic() < end:
             time.sleep(REST)
-            tell(kind="gantry", value=LOWERED, duration=HOIST)
-            time.sleep(HOIST / 2)
+            tell(kind="gantry", value=TOUCHES, duration=HOIST)  # upright by the rope until somebody balances
+            time.sleep(HOIST + REST / 2)
             tell(kind="press", value="A", duration=0.2)
+            time.sleep(TAKES_OVER)
+            tell(kind="gantry", value=LOWERED, duration=HOIST)
             standing = until("mode: policy", 5.0) and until("mode: stand", 60.0)
             tell(kind="gantry", value=HANGS, duration=HOIST)
             played += standing

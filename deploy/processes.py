@@ -236,11 +236,15 @@ def writer_process(setup: Setup) -> None:
         if shared.get("stop") or "runtime" in watched.look():
             shared.set("writer_done", 1)
             return
-    sample = sample_of(message.data, motors)
-    shared.set("mode_machine", sample.mode_machine)
-    gone_at, count, fresh = None, 0, True
+    # A first decision is slow, and tidying up too: both before the guard begins to watch, which would take over.
+    Controller(setup.plan).decide(time.monotonic(), sample_of(message.data, motors), True, None, None, False)
     gc.collect()
     gc.freeze()
+    message = link.wait_state(0.1) or message
+    sample = sample_of(message.data, motors)
+    shared.set("writer_beat", time.monotonic_ns())
+    shared.set("mode_machine", sample.mode_machine)
+    gone_at, count, fresh = None, 0, True
     last = time.monotonic()
     while True:
         began = time.monotonic()
