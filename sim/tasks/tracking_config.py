@@ -137,8 +137,8 @@ class TrackingConfig:
     robot: str = "g1_23dof"
     """Revision of the G1; its joints are what the policy drives."""
     gains: GainRecipe = "reflected"
-    """Of the joint controllers. With those of ASAP, whose soft, hardly damped ankles an action moves by little, the same
-    policy takes several times as long to learn to stand."""
+    """Of the joint controllers. With those of ASAP, whose soft, hardly damped ankles an action moves by little,
+    policies take several times as long to learn to stand."""
     physics_step: float = 0.005
     """[s]"""
     substeps: int = 4
