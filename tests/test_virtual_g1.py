@@ -308,7 +308,7 @@ def test_another_master_a_dying_robot_and_the_other_topics() -> None:
     assert seen["masters"][-1] == 1
     batteries = [int(message.data["soc"]) for message in seen["battery"] if message is not None]
     assert batteries[0] == 90 and batteries[-1] == 5
-    assert sum(message is not None for message in seen["torso"]) > 700
+    assert sum(message is not None for message in seen["torso"]) > 400  # one that is overtaken is not taken
     assert life.summary.obeyed == 799, "in lock-step only answers are obeyed"
 
 
