@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from controllers.g1 import REVISIONS, revision
@@ -159,6 +158,7 @@ class FaultsConfig:
 def faults_command(config: FaultsConfig) -> int:
     """Print a line per kind. 1 unless every fault ended in damping, in time and for good."""
     from deploy.faults import BUDGET, KINDS, Verdict, draw, try_fault
+    from sim.run import progress
 
     unknown = set(config.kinds) - set(KINDS)
     if unknown:
@@ -169,15 +169,14 @@ def faults_command(config: FaultsConfig) -> int:
     loaded = [load_slots([policy], [clip], robot) for policy, clip in zip(config.policies, config.clips, strict=True)]
     kinds = config.kinds or tuple(KINDS)
     verdicts: list[Verdict] = []
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("faults", total=config.count)
+    with progress("faults", config.count, unit="faults") as show:
         for number in range(config.count):
             rng = np.random.default_rng((config.seed, number))
             slots = loaded[number // len(kinds) % len(loaded)]
             fault = draw(kinds[number % len(kinds)], slots, robot, limits_of(slots, Limits()), rng)
             with tempfile.TemporaryDirectory() as folder:
                 verdicts.append(try_fault(fault, slots, robot, config.domain, Path(folder), number))
-            progress.advance(task)
+            show(number + 1)
     table = Table("kind", "faults", "damped, latched, in time", "early", "latency max [ms]", "caught by")
     for kind in kinds:
         mine = [verdict for verdict in verdicts if verdict.kind == kind]

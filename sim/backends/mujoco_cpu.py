@@ -57,7 +57,7 @@ class MujocoCpu:
         self._nominal = build_model(robot, stiffness=stiffness, damping=damping, timestep=physics_step, scenery=False)
         # A state that is not finite must show; MuJoCo would start over at the origin.
         self._nominal.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_AUTORESET)
-        # Same physics, a seventh faster: one robot is one island, and of its Jacobian each foot fills less than half.
+        # Same physics in less time: one robot is one island, and of its Jacobian each foot fills less than half.
         self._nominal.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
         self._nominal.opt.jacobian = mujoco.mjtJacobian.mjJAC_SPARSE
         model = self._nominal

@@ -244,8 +244,6 @@ ASAP = TrackingConfig(
     spread=dataclasses.replace(NONE, noise=1.0),
 )
 
-PRESETS = {"realign": TrackingConfig(), "asap": ASAP}
-
 ASAP_NOISE = {"joint_position": 0.01, "joint_velocity": 1.0, "angular_velocity": 0.3, "tilt": 0.2}
 """Half widths of the sensors' noise of the preset asap; see `sim.randomize.NOISE`."""
 
