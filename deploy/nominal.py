@@ -48,7 +48,7 @@ class NominalConfig:
     noise: float = 1.0
     """Of the virtual robot's sensors."""
     real_time: bool = False
-    """As in `deploy run`."""
+    """As in `deploy run`, for the virtual robot too."""
     domain: int = 96
     """DDS domain."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("runs/campaign_nominal.json")
@@ -91,6 +91,7 @@ def figures(recording: Recording) -> dict[str, Any]:
         "state_age_p99_ms": 1e3 * float(np.percentile(latency["state_age"], 99)),
         "commands_per_second": float(1 / gaps.mean()),
         "command_gap_p99_ms": 1e3 * float(np.percentile(gaps, 99)),
+        "state_gap_max_ms": 1e3 * float(np.diff(recording.log_times["state"]).max()) / 1e9,
         "command_gap_max_ms": 1e3 * float(gaps.max()),
     }
 
@@ -99,15 +100,16 @@ def _play(config: NominalConfig, folder: Path) -> int:
     """Run until the time is over; how often the motion was played."""
     deploy, remote = [sys.executable, "-m", "deploy.cli"], folder / "remote"
     network = ["--network.domain", str(config.domain)]
+    hurry = ["--real-time"] if config.real_time else []
     said = folder / "said.txt"
     robot = subprocess.Popen(
         [*deploy, "virtual", "--domain", str(config.domain), "--remote-socket", str(remote), "--lift", str(HANGS),
-         "--body.noise", str(config.noise)], stdout=subprocess.DEVNULL)  # fmt: skip
+         "--body.noise", str(config.noise), *hurry], stdout=subprocess.DEVNULL)  # fmt: skip
     line = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     with said.open("w") as file:
         run = subprocess.Popen(
             [*deploy, "run", str(config.policy), "--clips", str(config.clip), *network, "--recording",
-             str(folder / "recording.mcap"), *(["--real-time"] if config.real_time else [])],
+             str(folder / "recording.mcap"), *hurry],
             stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=os.environ | {"PYTHONUNBUFFERED": "1"})  # fmt: skip
     seen = 0
 

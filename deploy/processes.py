@@ -14,7 +14,6 @@ When every process is killed, nothing is left but what the robot does without co
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -34,6 +33,7 @@ from deploy.fit import WRITE_HZ
 from deploy.journal import answer_record, channels_of, command_record, fault_record, mode_record, state_record
 from deploy.modes import Answer, Command, Hold, Mode, Request
 from deploy.motion_switcher import Watch
+from deploy.real_time import FIFO_PRIORITY, demand_real_time, settle
 from deploy.runner import Runner, Slot, load_slots
 from deploy.shared import Shared
 from deploy.wire import G1Link, Network, Peer
@@ -44,7 +44,6 @@ LINGER = 10.0  # [s] of damping after the runtime is gone
 SCAN_EVERY = 50  # commands between two looks at who else may command
 LOOK_EVERY = 5  # commands between two looks at the battery and at the motion switcher
 REQUESTS = ("stand", "policy", "damp", "rearm")
-FIFO_PRIORITY = {"guard": 82, "writer": 81, "policy": 80}
 
 
 @dataclass(frozen=True)
@@ -106,19 +105,6 @@ def become(name: str, setup: Setup) -> Shared:
     return shared
 
 
-def demand_real_time(priority: int) -> None:
-    """SCHED_FIFO with that priority and locked memory. Raises OSError, with what to do, where the system refuses."""
-    import ctypes
-
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except PermissionError as error:
-        raise OSError("real-time priority is refused: run as root, or allow it with `ulimit -r 99`") from error
-    everything = 1 | 2  # MCL_CURRENT, MCL_FUTURE of sys/mman.h
-    if ctypes.CDLL(None, use_errno=True).mlockall(everything):
-        raise OSError(ctypes.get_errno(), "memory cannot be locked: run as root, or `ulimit -l unlimited`")
-
-
 def sample_from(record: np.ndarray) -> Sample:
     """The state in a record of the ring `state`."""
     return Sample(
@@ -154,8 +140,7 @@ def policy_process(setup: Setup) -> None:
     rings, channels = shared.rings, setup.channels
     period = 1 / setup.plan.control_hz
     due = time.monotonic()
-    gc.collect()
-    gc.freeze()
+    settle()
     while not watched.look():
         due += period
         now = time.monotonic()
@@ -238,8 +223,7 @@ def writer_process(setup: Setup) -> None:
             return
     # A first decision is slow, and tidying up too: both before the guard begins to watch, which would take over.
     Controller(setup.plan).decide(time.monotonic(), sample_of(message.data, motors), True, None, None, False)
-    gc.collect()
-    gc.freeze()
+    settle()
     message = link.wait_state(0.1) or message
     sample = sample_of(message.data, motors)
     shared.set("writer_beat", time.monotonic_ns())
@@ -333,8 +317,7 @@ def guard_process(setup: Setup) -> None:
             return
     watched = Watched(shared, ("writer", "runtime"))
     damp = damping_command(setup.plan, 0)
-    gc.collect()
-    gc.freeze()
+    settle()
     while True:
         shared.set("guard_beat", time.monotonic_ns())
         damp["mode_machine"] = max(shared.get("mode_machine"), 0)

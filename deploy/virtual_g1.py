@@ -25,6 +25,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ import numpy as np
 from controllers.g1 import G1, revision
 from deploy.base_pose import PoseSender
 from deploy.motion_switcher import MotionSwitcherService
+from deploy.real_time import FIFO_PRIORITY, demand_real_time, settle
 from deploy.unitree_hg import (
     BATTERY_STATE,
     IMU_STATE,
@@ -89,6 +91,8 @@ class VirtualConfig:
     """DDS domain; the interface is always lo."""
     duration: float | None = None
     """Robot time after which it ends [s]; never when absent."""
+    real_time: bool = False
+    """As in `deploy run`: SCHED_FIFO and locked memory, so that other programs do not hold it up."""
     lock_step: bool = False
     """Wait for an answer to every state instead of for the clock."""
     script: Path | None = None
@@ -178,6 +182,9 @@ def virtual_command(config: VirtualConfig) -> None:
     previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     print(f"virtual {config.revision} in DDS domain {config.domain} on lo", flush=True)
     try:
+        if config.real_time:
+            demand_real_time(FIFO_PRIORITY["virtual"])
+        settle()
         summary = robot.run(stopped)
         print(summary.text(), flush=True)
         if summary.died:
@@ -253,7 +260,7 @@ class VirtualG1:
         """Live until the duration is over, `stopped` is set, or, in lock-step, the commander has left."""
         stopped = stopped or threading.Event()
         duration, lock_step = self._config.duration, self._config.lock_step
-        late, used, begin = [], time.process_time(), time.perf_counter()
+        late, used, begin = array("d"), time.process_time(), time.perf_counter()
         origin = begin
         while not stopped.is_set() and (duration is None or self.time < duration - 1e-9):
             self._period += 1

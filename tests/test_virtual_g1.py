@@ -448,6 +448,15 @@ def started(*words: str) -> subprocess.Popen[str]:
     return robot
 
 
+def test_the_command_keeps_the_collector_from_holding_the_robot_up() -> None:
+    program = (
+        "import gc; from deploy.virtual_g1 import VirtualConfig, virtual_command;"
+        f"virtual_command(VirtualConfig(domain={DOMAIN}, duration=0.02)); print(len(gc.get_objects()))"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(told.stdout.splitlines()[-1]) < 10_000  # of about 150,000
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_its_files_when_it_is_interrupted(tmp_path: Path, sign: signal.Signals) -> None:
     robot = started("--truth", str(tmp_path / "truth.mcap"))
