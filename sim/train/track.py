@@ -1,6 +1,7 @@
 """Trains a policy that tracks motions on the simulated G1, by rsl-rl's PPO.
 
-The loop is ours, the learning is rsl-rl's: rsl-rl's own runner cannot go on exactly where it was interrupted. A
+The loop is ours, the learning is rsl-rl's: rsl-rl's own runner cannot go on exactly where it was interrupted. What is
+judged and saved is the average of the policies of the last updates, which is steadier than the last one. A
 checkpoint holds networks, optimiser, random generators and the state of every robot, so a run that was killed and
 resumed ends with the same weights as one that was left alone.
 
@@ -75,6 +76,7 @@ class Learner:
         from rsl_rl.models import MLPModel
         from rsl_rl.storage import RolloutStorage
         from tensordict import TensorDict
+        from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("medium" if config.fast else "highest")
@@ -107,6 +109,7 @@ class Learner:
             device=self.device,
             multi_gpu_cfg=ranks.rsl_rl,
         )
+        self.average = AveragedModel(actor, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # begins at update 1
         if config.mirror:
             self.ppo.symmetry = Mirroring(task.spec, self.device)  # type: ignore[assignment]
         self.ppo.train_mode()
@@ -154,6 +157,7 @@ class Learner:
             self.ppo.compute_returns(self.seen)
         middle = time.perf_counter()
         losses = self.ppo.update()
+        self.average.update_parameters(self.ppo.get_policy())
         end = time.perf_counter()
         self.seen = self._tensors({name: value.cpu().numpy().copy() for name, value in self.seen.items()})
         return {
@@ -173,14 +177,14 @@ class Learner:
         }
 
     def act(self, obs: NDArray[np.float32]) -> Array:
-        """The policy's answers without noise, (N, actions)."""
+        """The averaged policy's answers without noise, (N, actions)."""
         with self.torch.inference_mode():
             seen = self._dict({"actor": self._tensor(obs)}, batch_size=len(obs))  # type: ignore[arg-type]
-            return self.ppo.get_policy()(seen).cpu().numpy()
+            return self.average.module(seen).cpu().numpy()
 
     def network(self) -> tuple[Array, Array, list[tuple[Array, Array]]]:
-        """Mean and width of the observation, and the layers, as `write_mlp` takes them."""
-        actor = self.ppo.get_policy()
+        """Of the averaged policy: mean and width of the observation, and the layers, as `write_mlp` takes them."""
+        actor: Any = self.average.module
         normal: Any = actor.obs_normalizer
         linear: list[Any] = [module for module in actor.mlp.modules() if isinstance(module, self.torch.nn.Linear)]
         layers = [(m.weight.detach().cpu().numpy().copy(), m.bias.detach().cpu().numpy().copy()) for m in linear]
@@ -188,9 +192,11 @@ class Learner:
 
     def state(self) -> dict[str, np.ndarray]:
         """Networks, optimiser, generator and what is observed, as arrays by name."""
-        buffer = io.BytesIO()
-        self.torch.save(self.ppo.save(), buffer)
-        found = {"ppo": np.frombuffer(buffer.getvalue(), dtype=np.uint8), "torch": self.torch.get_rng_state().numpy()}
+        found = {"torch": self.torch.get_rng_state().numpy()}
+        for name, saved in (("ppo", self.ppo.save()), ("average", self.average.state_dict())):
+            buffer = io.BytesIO()
+            self.torch.save(saved, buffer)
+            found[name] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
         if self.device == "cuda":
             found["cuda"] = self.torch.cuda.get_rng_state().numpy()
         found |= {f"seen.{name}": value.cpu().numpy() for name, value in self.seen.items()}
@@ -220,6 +226,7 @@ class Learner:
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Go on from a `state`."""
         self.ppo.load(self._loaded(arrays["ppo"]), None, True)
+        self.average.load_state_dict(self._loaded(arrays["average"]))
         self.torch.set_rng_state(self.torch.from_numpy(arrays["torch"].copy()))
         if self.device == "cuda":
             self.torch.cuda.set_rng_state(self.torch.from_numpy(arrays["cuda"].copy()))

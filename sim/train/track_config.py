@@ -53,6 +53,8 @@ class TrackConfig:
     """Of the generalised advantage estimate."""
     noise: float = 0.4
     """Standard deviation of the actions at the start."""
+    average: float = 0.96
+    """Of the running average of the policy's weights, which is judged and saved: the share that stays at an update."""
     entropy: float = 0.002
     """Worth of the actions' entropy."""
     judged: int = 64
@@ -78,6 +80,8 @@ class TrackConfig:
         if self.mirror and self.task.observation == "asap":
             raise ValueError("mirror with the observation asap; allowed: --no-mirror (the phase of a motion is that of "
                              "its mirror image too)")  # fmt: skip
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average}; allowed: 0, the last policy alone, up to below 1")
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
         self.task.check()
