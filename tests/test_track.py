@@ -216,9 +216,10 @@ def test_two_processes_learn_one_policy_and_go_on_after_one_was_killed(tmp_path:
     assert first.shape[0] == second.shape[0] == 4 and (first != second).any()
 
 
-def test_numbers_of_devices_that_cannot_be_are_refused() -> None:
+def test_settings_that_cannot_be_are_refused() -> None:
     for change, sentence in (
         ({"devices": 0}, "devices is 0; allowed: 1 or more"),
+        ({"average": 1.0}, "average is 1.0; allowed: 0, the last policy alone, up to below 1"),
         ({"devices": 3}, "devices is 3; allowed: what divides the 8 robots evenly"),
     ):
         with pytest.raises(ValueError, match=sentence):
