@@ -177,13 +177,13 @@ class Summary:
 
 def virtual_command(config: VirtualConfig) -> None:
     """Run until interrupted or over, and print how it went."""
+    if config.real_time:
+        demand_real_time(FIFO_PRIORITY["virtual"])  # first: the threads of DDS inherit it
     robot = VirtualG1(config)
     stopped = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     print(f"virtual {config.revision} in DDS domain {config.domain} on lo", flush=True)
     try:
-        if config.real_time:
-            demand_real_time(FIFO_PRIORITY["virtual"])
         settle()
         summary = robot.run(stopped)
         print(summary.text(), flush=True)
