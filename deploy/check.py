@@ -23,6 +23,7 @@ from deploy.checks import Checks
 from deploy.controller import sample_of, slots_of
 from deploy.loop import MODE_MACHINES
 from deploy.motion_switcher import MotionSwitcher
+from deploy.real_time import real_time_allowed
 from deploy.runner import load_slots
 from deploy.unitree_hg import BATTERY_STATE, LOW_COMMAND, LOW_STATE, SLOTS
 from deploy.wire import (
@@ -113,13 +114,9 @@ def _computer() -> Iterator[Line]:
     load = os.getloadavg()[0]
     grade: Grade = "good" if load < cores else "warning"
     yield Line("load", grade, f"{load:.1f} processes want {cores} cores" + ("" if grade == "good" else "; end others"))
-    try:
-        highest = os.sched_get_priority_max(os.SCHED_FIFO)
-        before = os.sched_getscheduler(0), os.sched_getparam(0)
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(min(80, highest)))
-        os.sched_setscheduler(0, *before)
+    if real_time_allowed():
         yield Line("real-time priority", "good", "allowed (--real-time uses it)")
-    except PermissionError:
+    else:
         yield Line("real-time priority", "warning", "refused: run as root or `ulimit -r 99`; without, ticks are later")
     late = []
     due = time.monotonic()

@@ -6,8 +6,20 @@ import ctypes
 import gc
 import os
 
-FIFO_PRIORITY = {"virtual": 83, "guard": 82, "writer": 81, "policy": 80}
-"""Of SCHED_FIFO. The virtual robot is first: nothing that runs on a computer delays the body of a real one."""
+FIFO_PRIORITY = {"pauses": 90, "virtual": 83, "guard": 82, "writer": 81, "policy": 80}
+"""Of SCHED_FIFO. The virtual robot is before the runtime: nothing on a computer delays the body of a real one."""
+REFUSED = "real-time priority is refused: run as root, or allow it with `ulimit -r 99`"
+
+
+def real_time_allowed() -> bool:
+    """Whether `demand_real_time` would be granted its priority."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(max(FIFO_PRIORITY.values())))
+    except PermissionError:
+        return False
+    os.sched_setscheduler(0, *before)
+    return True
 
 
 def demand_real_time(priority: int) -> None:
@@ -15,7 +27,7 @@ def demand_real_time(priority: int) -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except PermissionError as error:
-        raise OSError("real-time priority is refused: run as root, or allow it with `ulimit -r 99`") from error
+        raise OSError(REFUSED) from error
     everything = 1 | 2  # MCL_CURRENT, MCL_FUTURE of sys/mman.h
     if ctypes.CDLL(None, use_errno=True).mlockall(everything):
         raise OSError(ctypes.get_errno(), "memory cannot be locked: run as root, or `ulimit -l unlimited`")

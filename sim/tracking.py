@@ -19,12 +19,14 @@ from typing import Any, Protocol
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from controllers.g1 import G1, KEY_POINTS, gains, revision
 from controllers.motion import Clip, load_clip
 from controllers.policy import Policy, load_policy
+from controllers.rotations import conjugate, rotate
 from controllers.spec import PolicyError, PolicySpec
 from sim import metrics
 from sim.backends.engine import Engine, EngineName, make_engine
@@ -34,11 +36,13 @@ from sim.randomize import NONE, Spread
 from sim.run import facts, progress, write_json
 from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import Ramp, Setting, TrackingConfig
+from sim.tasks.tracking_terms import Step
 from sim.wrap import has_spec, load_foreign, read_spec
 
 WIDE = 160  # columns of a table in a file
-RECOVERY = 2.0  # [s] for which a robot has to go on after a push to have recovered
 LOST = 0.5  # [m]; mean distance of the points at which a motion counts as lost: the paper's
+RECOVERY = 2.0  # [s] for which a robot has to stay up after a push to have recovered
+FALLEN = 1.0, 0.3  # [rad] by which it leans more than the motion, or [m] by which its pelvis is lower, when it has not
 
 
 class Stepper(Protocol):
@@ -68,7 +72,8 @@ class Flown:
     qpos: np.ndarray
     """The simulated robot, (K, nq)."""
     recovered: np.ndarray
-    """Whether it was still not lost 2 s after each push, as 0 or 1, of the pushes that were followed by so much."""
+    """Whether it had not fallen 2 s after each push, as 0 or 1, of the pushes until it fell that were followed by so
+    much of the motion. How far it was from the motion does not matter: who steps to stay up cannot know where it is."""
 
 
 def track(policy: Stepper, clip: Clip, robot: G1, physics_hz: float | None = None) -> Flown:
@@ -113,14 +118,14 @@ def track_worlds(
 
 
 def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
-    """Step until every robot has reached the end or is lost, and cut each one's record there."""
+    """Step until every robot has reached the end or has fallen, and cut each one's record where it is lost."""
     count, steps = task.count, int(task.table.length[0]) - 1
     points, limit = task.points, 1 - 1e-9
     found, wanted = np.zeros((2, steps, count, len(points), 3))
     qpos = np.zeros((steps, count, task.engine.qpos.shape[1]))
     saturated, power = np.zeros((2, steps, count))
     pushed = np.zeros((steps, count), dtype=bool)
-    kept = np.full(count, steps)  # control steps until the robot was lost
+    kept, upright = np.full((2, count), steps)  # control steps until the robot was lost, and until it fell
     broken = np.zeros(count, dtype=bool)
     h, seen = policy.reset(count), task.observe()
     for step in range(steps):
@@ -132,16 +137,18 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
         pushed[step] = info["pushed"]
         saturated[step] = np.mean(np.abs(now.torque) >= task.torque_limit * limit, axis=1)
         power[step] = np.abs(now.torque * now.qvel[:, 6:]).sum(axis=1)
-        fresh = info["lost"] & (kept == steps) & ~broken
-        kept[fresh], broken[fresh] = step + 1, info["broken"][fresh]
+        far = now.distance.mean(axis=1) > LOST
+        lost, fell = (np.stack((far, fallen(now))) | info["broken"]) & (np.stack((kept, upright)) == steps)
+        broken |= info["broken"] & lost
+        kept[lost], upright[fell] = step + 1, step + 1
         h[info["lost"]] = policy.reset(count)[info["lost"]]
-        if step + 1 < steps and (kept < steps).all():
+        if step + 1 < steps and (upright < steps).all() and (kept < steps).all():
             break
     flown = []
     after = round(RECOVERY / task.config.control_step)
     for robot in range(count):
         lost = bool(kept[robot] < steps or np.linalg.norm(found[-1, robot] - wanted[-1, robot], axis=1).mean() > LOST)
-        begin = np.flatnonzero(pushed[: min(int(kept[robot]), steps - after), robot])
+        begin = np.flatnonzero(pushed[: min(int(upright[robot]), steps - after), robot])
         last = int(kept[robot]) - bool(broken[robot])  # of a state that is not finite there is no record
         flown.append(
             Flown(
@@ -151,14 +158,22 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
                 saturation=float(saturated[:last, robot].mean()) if last else 0.0,
                 power=float(power[:last, robot].mean()) if last else 0.0,
                 qpos=qpos[:last, robot],
-                recovered=(begin + after < kept[robot]).astype(float),
+                recovered=(begin + after < upright[robot]).astype(float),
             )
         )
     return flown
 
 
+def fallen(now: Step) -> NDArray[np.bool_]:
+    """Which robots lie, or are about to, (N,); see `FALLEN`."""
+    down = np.array([0.0, 0.0, -1.0])
+    found, wanted = (rotate(conjugate(qpos[:, 3:7]), down) for qpos in (now.qpos, now.wanted_qpos))
+    leans = np.einsum("ni,ni->n", found, wanted) < np.cos(FALLEN[0])
+    return leans | (now.wanted_qpos[:, 2] - now.qpos[:, 2] > FALLEN[1])
+
+
 def _task(spec: PolicySpec, robot: G1, physics_hz: float, spread: Spread) -> TrackingConfig:
-    """The task in which nothing but the paper's criterion ends an episode."""
+    """The task in which nothing ends an episode but its motion, or a state that is not finite."""
     substeps = physics_hz / spec.rates.control_hz
     if abs(substeps - round(substeps)) > 1e-9 or substeps < 1:
         raise ValueError(
@@ -170,7 +185,7 @@ def _task(spec: PolicySpec, robot: G1, physics_hz: float, spread: Spread) -> Tra
         substeps=round(substeps),
         ahead=(),
         rest=0.0,
-        lost_distance=Ramp(LOST, LOST, LOST, 0.0),
+        lost_distance=Ramp(np.inf, np.inf, np.inf, 0.0),
         lost_angle=np.pi,
         lost_height=np.inf,
         spread=spread,
