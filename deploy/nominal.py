@@ -69,17 +69,18 @@ def nominal_command(config: NominalConfig) -> int:
     played, none = 0, np.zeros((0, 2), dtype=np.int64)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         pauses = stack.enter_context(watched(Path(name))) if config.real_time else lambda: none
+        done = 0.0
         while True:
             folder = Path(name) / str(len(recordings))
             folder.mkdir()
-            done = sum(map(minutes_of, recordings))
             played += _play(dataclasses.replace(config, minutes=config.minutes - done), folder)
             recordings.append(read_recording(folder / "recording.mcap"))
-            found = figures(recordings, pauses())
-            for line in (f"{found['minutes']:.1f} minutes in {len(recordings)} runs", *found["trips"]):
-                Console(stderr=True).print(line)
-            if found["false_trips"] or found["minutes"] >= config.minutes or len(recordings) == RUNS:
+            said, false = verdict(recordings[-1], pauses())
+            done = sum(map(minutes_of, recordings))
+            Console(stderr=True).print(f"{done:.1f} of {config.minutes:g} minutes; {said or 'no trip'}")
+            if false or done >= config.minutes or len(recordings) == RUNS:
                 break
+        found = figures(recordings, pauses())
     found |= {"motions": played, "load": os.getloadavg()[0]}
     save(config.output, {"facts": facts(0), **found})
     Console().print(found)
@@ -100,6 +101,17 @@ def _trips(recording: Recording) -> list[tuple[int, str]]:
     return [(at, checks[int(row["check"])]) for at, row in faults if row["level"] == TRIP]
 
 
+def verdict(recording: Recording, pauses: NDArray[np.int64]) -> tuple[str, bool]:
+    """What tripped first and beside which pause of the machine, empty if nothing did, and whether that is a false trip.
+    What trips later, in the same damping, is a consequence."""
+    for at, name in _trips(recording)[:1]:
+        behind = at / 1e9 - pauses[:, 1] / 1e9
+        longest = float(np.diff(pauses)[(behind > -BLAMED) & (behind < BLAMED)].max(initial=0)) / 1e6
+        text = f"{name} after {minutes_of(recording):.1f} minutes, beside a pause of {longest:.0f} ms"
+        return text, longest < PAUSE
+    return "", False
+
+
 def figures(recordings: Sequence[Recording], pauses: NDArray[np.int64]) -> dict[str, Any]:
     """What nominal runs show: trips, and lateness in real time, pauses of the machine included.
 
@@ -111,19 +123,10 @@ def figures(recordings: Sequence[Recording], pauses: NDArray[np.int64]) -> dict[
     def all_of(channel: str, field: str) -> NDArray[np.floating]:
         return np.concatenate([np.asarray(one.channels[channel][field], dtype=float) for one in recordings])
 
-    said, false = [], []
-    for recording in recordings:
-        trips = _trips(recording)
-        if not len(recording.channels["latency"]):
-            names = ", ".join(name for _, name in trips) or "nothing"
-            raise ValueError(f"the policy never ran; what tripped: {names}; is this machine busy?")
-        for first, name in trips[:1]:  # what follows in the same damping is a consequence
-            behind = first / 1e9 - pauses[:, 1] / 1e9
-            near = np.diff(pauses)[(behind > -BLAMED) & (behind < BLAMED)] / 1e6
-            longest = float(near.max(initial=0.0))
-            said.append(f"{name} after {minutes_of(recording):.1f} minutes, beside a pause of {longest:.0f} ms")
-            if longest < PAUSE:
-                false.append(name)
+    verdicts = [verdict(recording, pauses) for recording in recordings]
+    said = [text for text, _ in verdicts if text]
+    if not sum(len(recording.channels["latency"]) for recording in recordings):
+        raise ValueError(f"the policy never ran; what tripped: {', '.join(said) or 'nothing'}; is this machine busy?")
     period = 1 / recordings[0].facts["control_hz"]
     answered = all_of("latency", "lateness") + all_of("latency", "observe") + all_of("latency", "inference")
     gaps, silences = (
@@ -131,7 +134,7 @@ def figures(recordings: Sequence[Recording], pauses: NDArray[np.int64]) -> dict[
         for channel in ("command", "state")
     )
     warnings = {
-        one.facts["checks"][int(row["check"])]
+        list(one.facts["checks"])[int(row["check"])]
         for one in recordings
         for row in one.channels["fault"]
         if row["level"] != TRIP
@@ -140,7 +143,7 @@ def figures(recordings: Sequence[Recording], pauses: NDArray[np.int64]) -> dict[
         "minutes": sum(map(minutes_of, recordings)),
         "runs": len(recordings),
         "trips": said,
-        "false_trips": false,
+        "false_trips": [text for text, false in verdicts if false],
         "warnings": sorted(warnings),
         "pauses_of_the_machine": len(pauses),
         "pause_max_ms": float(np.diff(pauses).max(initial=0)) / 1e6,

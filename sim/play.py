@@ -34,13 +34,13 @@ from sim.robots.g1 import build_model
 from sim.robots.g1_kinematics import Bodies
 from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import Ramp, TrackingConfig, tracking_spec
+from sim.tracking import LOST
 
 Array = NDArray[np.floating]
 
 Undriven = Literal["zero", "random"]
 """What answers in place of a policy: nothing but zeros, or evenly spread numbers from -1 to 1."""
 
-LOST = TrackingConfig().lost_distance.start  # [m], mean distance of the points from the motion
 FALLING = 1.5  # [s] that a lost robot goes on before it begins anew
 BEHIND = 0.1  # [s] that the simulation may be behind the clock before it goes slower than real time
 PUSHES = {"left": (0.0, 1.0), "right": (0.0, -1.0), "forward": (1.0, 0.0), "back": (-1.0, 0.0)}

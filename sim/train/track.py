@@ -37,7 +37,8 @@ from sim.randomize import Worlds
 from sim.report_tracking import conclude
 from sim.run import Run, RunError, progress, write_json
 from sim.tasks.tracking import Tracking
-from sim.tasks.tracking_config import robot_of, tracking_spec
+from sim.tasks.tracking_config import Ramp, TrackingConfig, robot_of, tracking_spec
+from sim.tracking import LOST
 
 from .mirror import Mirroring
 from .ranks import Ranks, launch
@@ -292,7 +293,7 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
                 if (iteration + 1) % config.judge_every == 0 or end:
                     seed = 1_000_000 + iteration  # not one that the training has seen
                     judges = engine_of(config, config.judged)
-                    judged = judge(learner, Tracking(judges, clips, config.task, spec, seed, True))
+                    judged = judge(learner, Tracking(judges, clips, criterion(config.task), spec, seed, True))
                     line |= dataclasses.asdict(judged)
                     if best is None or judged.rank >= best:
                         best = judged.rank
@@ -416,6 +417,11 @@ def training_spec(folder: Path, config: TrackConfig, clips: list[Clip], digests:
         return tracking_spec(config.task, training, None, None, None)
     path = config.clip[0]
     return tracking_spec(config.task, training, Path(path).stem, clips[0].duration, digests[path])
+
+
+def criterion(task: TrackingConfig) -> TrackingConfig:
+    """The task as policies are judged in it: as in `sim eval g1` they have to stay near the motion."""
+    return task if task.observation == "asap" else dataclasses.replace(task, lost_distance=Ramp(LOST, LOST, LOST, 0.0))
 
 
 def judge(learner: Learner, task: Tracking) -> Judgement:
