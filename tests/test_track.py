@@ -255,7 +255,7 @@ def test_training_makes_the_robot_follow_the_motion_better(tmp_path: Path) -> No
     """Sixty small updates on the robot on paper: not a good policy, but a better one. The first updates do not count:
     all robots have just begun then."""
     task = TrackingConfig(spread=NONE)
-    config = dataclasses.replace(TINY, task=task, robots=64, steps=16, iterations=60, hidden=(64,), epochs=4)
+    config = dataclasses.replace(TINY, task=task, robots=64, steps=16, iterations=60, hidden=(64,), epochs=4, noise=0.4)
     lines = metrics(train(tmp_path / "run", dataclasses.replace(config, judge_every=60)))
     reward = [line["reward"] for line in lines]
     assert np.mean(reward[-10:]) > np.mean(reward[10:20]) + 0.15

@@ -78,9 +78,9 @@ class Weights:
     """Sum of squared torques [Nm^2]."""
     slip: float = -0.2
     """Sum over feet of the mean speed of their points that touch the floor [m/s]."""
-    stance: float = -2.0
+    stance: float = -0.5
     """The same of feet that the motion holds still: without odometry a policy cannot know how far it has drifted, so it
-    should not step where the motion does not."""
+    should not step where the motion does not, unless it would fall."""
     feet_orientation: float = 0.0
     """ASAP: sum of the sines of the angles between soles and floor."""
     feet_heading: float = 0.0
@@ -160,8 +160,9 @@ class TrackingConfig:
     """Factor of the penalties."""
     push: Ramp = Ramp(0.2, 0.2, 1.0, 5e-4)
     """Factor of the strength of pushes: who cannot stand yet learns nothing from being thrown over."""
-    lost_distance: Ramp = Ramp(0.5, 0.5, 0.5, 0.0)
-    """Distance from the motion at which an episode ends [m]: mean of the points (realign), any point (asap)."""
+    lost_distance: Ramp = Ramp(2.0, 2.0, 2.0, 0.0)
+    """Distance from the motion at which an episode ends [m]: mean of the points (realign), any point (asap). Far, for
+    who steps to stay up after a push cannot see how far that has led."""
     lost_angle: float = 0.8
     """Angle between the directions of gravity of robot and motion at which an episode ends [rad]."""
     lost_height: float = 0.25

@@ -45,17 +45,18 @@ class TrackConfig:
     """Parts that the samples are divided into in each pass."""
     rate: float = 1e-3
     """Of learning, at the start."""
-    kl: float = 0.02
+    kl: float = 0.04
     """Change of the policy per update that the rate of learning is adapted to."""
     gamma: float = 0.985
     """Discount per control step."""
     lam: float = 0.95
     """Of the generalised advantage estimate."""
-    noise: float = 0.4
-    """Standard deviation of the actions at the start."""
+    noise: float = 0.8
+    """Standard deviation of the actions at the start. With half of it a policy stands sooner, but is slow to find out
+    that a step saves it."""
     average: float = 0.96
     """Of the running average of the policy's weights, which is judged and saved: the share that stays at an update."""
-    entropy: float = 0.002
+    entropy: float = 0.005
     """Worth of the actions' entropy."""
     judged: int = 64
     """Robots of each judgement."""
@@ -104,5 +105,6 @@ class TrackConfig:
         return "cuda"
 
 
-TRAININGS = {"realign": TrackConfig(), "asap": TrackConfig(task=ASAP, mirror=False, epochs=5, batches=4)}
-"""Defaults by preset; ASAP's epochs and batches are those of its configuration."""
+PUBLISHED = TrackConfig(task=ASAP, mirror=False, epochs=5, batches=4, gamma=0.99, kl=0.01, entropy=0.01)
+TRAININGS = {"realign": TrackConfig(), "asap": PUBLISHED}
+"""Defaults by preset; what `PUBLISHED` sets is as in ASAP's configuration."""
