@@ -52,6 +52,7 @@ MODE_MACHINES = {0: "a simulator", 4: "23 joints", 5: "29 joints", 6: "29 joints
 """Numbers that robots give for their revision, as users have reported them."""
 START_TIMEOUT = 60.0  # [s] for the processes to load
 HEAR_TIMEOUT = 5.0  # [s] for the robot to be heard
+DISCOVERY = 1.5  # [s] for which others who may command the robot are looked for: DDS hears of them one by one
 SERVICE_TIMEOUT = 15.0  # [s] for an answer; DDS takes ten to forget a client that was killed, and may wait for it
 TICK = 0.01  # [s] between two looks of the runtime
 
@@ -234,9 +235,11 @@ def _meet(link: G1Link, config: RunConfig, say: Callable[[str], None]) -> dict[s
     if config.release:
         for name in _released(MotionSwitcher(link.participant)):
             say(f"the robot's motion controller {name!r} has let go")
-    others = strangers(link, ())
-    if others:
-        raise RunError(f"{', '.join(map(str, others))} can command this robot too; end it first")
+    until = time.monotonic() + DISCOVERY
+    while time.monotonic() < until:
+        if others := strangers(link, ()):
+            raise RunError(f"{', '.join(map(str, others))} can command this robot too; end it first")
+        time.sleep(TICK)
     return {"mode_machine": number, "interface": config.network.interface, "domain": config.network.domain}
 
 

@@ -234,7 +234,7 @@ def test_an_interrupt_damps_before_it_ends_and_poses_of_the_pelvis_are_recorded(
 def test_a_robot_that_another_process_commands_is_refused(robot: Reader, tmp_path: Path) -> None:
     run = Run.start(tmp_path)
     second = subprocess.run([*DEPLOY, "run", "--network.domain", str(DOMAIN), "--recording", str(tmp_path / "b.mcap")],
-                            cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)  # fmt: skip
+                            cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)  # fmt: skip
     run.process.send_signal(signal.SIGTERM)
     run.process.wait(20)
     assert second.returncode == 2 and "can command this robot too; end it first" in second.stderr
