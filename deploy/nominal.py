@@ -40,7 +40,7 @@ REST = 1.0  # [s] between two motions
 START = 120.0  # [s] for a process to say something
 PAUSE = 25.0  # [ms], half of the trip level of a stale state; a shorter pause of the machine is no excuse
 BLAMED = 0.3  # [s] before or after which a pause may be what a trip comes from: both end at about the same time
-RUNS = 20
+RUNS = 20  # at most; a machine that ends so many is not one to measure on
 
 
 @dataclass(frozen=True)

@@ -69,13 +69,10 @@ BASE_POSE_EVERY = 5  # periods: 100 Hz
 SERVICE_EVERY = 5  # periods between two looks at what was asked of the motion switcher
 
 OWN_CONTROLLER = "ai"  # the name that robots give to the one that walks
-MOTOR_TEMPERATURE = (35, 38)  # [degC]
-IMU_TEMPERATURE = 45  # [degC]
-VOLTAGE = 54.0  # [V], of a full battery of 13 cells
-CHARGE = 90  # [%]
+MOTOR_TEMPERATURE, IMU_TEMPERATURE = (35, 38), 45  # [degC]
+VOLTAGE, CHARGE = 54.0, 90  # [V] of a full battery of 13 cells, [%]
 
-TIMEOUT_DAMPING = 5.0  # [Nm s/rad]
-CONTROLLER_DAMPING = 5.0  # [Nm s/rad]; stands in for the robot's own motion controller, which is not modelled
+DAMPING = 5.0  # [Nm s/rad] without commands, and in place of the robot's own motion controller, which is not modelled
 
 SLIP = 0.1  # [s] behind real time at which the clock gives up catching up
 PATIENCE = 10.0  # [s] for an answer in lock-step, once there was one
@@ -183,8 +180,8 @@ def virtual_command(config: VirtualConfig) -> None:
     stopped = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     print(f"virtual {config.revision} in DDS domain {config.domain} on lo", flush=True)
+    settle()
     try:
-        settle()
         summary = robot.run(stopped)
         print(summary.text(), flush=True)
         if summary.died:
@@ -485,7 +482,7 @@ class VirtualG1:
         else:
             drive = "command"
         if drive != self._drive and drive in ("damp", "controller"):
-            self.body.damp(TIMEOUT_DAMPING if drive == "damp" else CONTROLLER_DAMPING)
+            self.body.damp(DAMPING)
         elif drive != self._drive and drive == "limp":
             self.body.let_go()
         self._drive = drive

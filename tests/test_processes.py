@@ -21,7 +21,7 @@ from deploy.base_pose import PoseSender
 from deploy.loop import RunConfig, RunError, plan_of
 from deploy.shared import CAPACITY, Shared
 from deploy.unitree_hg import LOW_COMMAND, LOW_STATE
-from deploy.virtual_g1 import TIMEOUT_DAMPING
+from deploy.virtual_g1 import DAMPING
 from deploy.wire import LOW_COMMAND_TOPIC, LOW_STATE_TOPIC, Network, Participant, Reader
 from tests.test_base_pose import POSE, address
 
@@ -193,7 +193,7 @@ def test_when_all_are_killed_at_once_the_robot_brakes_by_its_own_timeout(robot: 
         message = found.take()
         assert message is not None
         motors = message.data["motor_state"][:29]
-        np.testing.assert_allclose(motors["tau_est"], -TIMEOUT_DAMPING * motors["dq"], atol=0.05)
+        np.testing.assert_allclose(motors["tau_est"], -DAMPING * motors["dq"], atol=0.05)
         link.close()
     finally:
         run.end()

@@ -27,6 +27,7 @@ from g1_commands import holding
 from controllers.g1 import default_pose, revision
 from controllers.recording import Recording, read_recording
 from deploy.motion_switcher import ASK_EVERY, Mode, MotionSwitcher, Watch
+from deploy.real_time import real_time_allowed
 from deploy.unitree_hg import Remote, new_command
 from deploy.virtual_body import BodySettings
 from deploy.virtual_events import FAULTS, KINDS, Event
@@ -455,6 +456,18 @@ def test_the_command_keeps_the_collector_from_holding_the_robot_up() -> None:
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(told.stdout.splitlines()[-1]) < 10_000  # of about 150,000
+
+
+@pytest.mark.skipif(not real_time_allowed(), reason="the system refuses real-time priority")
+def test_in_real_time_the_threads_of_dds_have_the_robots_priority() -> None:
+    robot = started("--real-time")
+    threads = {
+        (path / "comm").read_text().strip(): int(path.name) for path in Path(f"/proc/{robot.pid}/task").iterdir()
+    }
+    policies = {name: os.sched_getscheduler(threads[name]) for name in ("tev", "recv")}
+    robot.send_signal(signal.SIGTERM)
+    robot.communicate(timeout=20)
+    assert policies == {"tev": os.SCHED_FIFO, "recv": os.SCHED_FIFO}
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
