@@ -216,10 +216,18 @@ def test_two_processes_learn_one_policy_and_go_on_after_one_was_killed(tmp_path:
     assert first.shape[0] == second.shape[0] == 4 and (first != second).any()
 
 
+def test_the_policy_changes_less_and_less_in_the_second_half() -> None:
+    config = TrackConfig(kl=0.04, entropy=0.004, anneal=0.5)
+    assert [config.annealed(done) for done in (0.0, 0.5, 0.75)] == [(0.04, 0.004)] * 2 + [(0.025, 0.002)]
+    assert config.annealed(1.0) == (0.01, 0.0)
+    assert TrackConfig(kl=0.04, entropy=0.004, anneal=0.0).annealed(0.99) == (0.04, 0.004)
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     for change, sentence in (
         ({"devices": 0}, "devices is 0; allowed: 1 or more"),
         ({"average": 1.0}, "average is 1.0; allowed: 0, the last policy alone, up to below 1"),
+        ({"anneal": 1.5}, "anneal is 1.5; allowed: 0 to 1"),
         ({"devices": 3}, "devices is 3; allowed: what divides the 8 robots evenly"),
     ):
         with pytest.raises(ValueError, match=sentence):

@@ -284,6 +284,7 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
         clock = time.monotonic()
         for iteration in range(begun, config.iterations):
             end = iteration + 1 == config.iterations
+            learner.ppo.desired_kl, learner.ppo.entropy_coef = config.annealed(iteration / config.iterations)
             parts = ranks.gather(learner.iterate(folder / "broken" / (f"rank{ranks.rank}" if ranks.rank else "")))
             elapsed = seconds + time.monotonic() - clock
             if run is not None and parts is not None:

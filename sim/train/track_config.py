@@ -58,6 +58,9 @@ class TrackConfig:
     """Of the running average of the policy's weights, which is judged and saved: the share that stays at an update."""
     entropy: float = 0.005
     """Worth of the actions' entropy."""
+    anneal: float = 0.5
+    """Share of the updates, the last ones, in which `kl` falls to a quarter and `entropy` to nothing: a policy that
+    goes on trying new things never becomes sure of the ones that it has found. 0: neither falls."""
     judged: int = 64
     """Robots of each judgement."""
     judge_every: int = 50
@@ -68,6 +71,11 @@ class TrackConfig:
     """Write a video of the policy at the end; needs the extra [view] and off-screen drawing, and is left out with a
     line where they are missing."""
     seed: int = 0
+
+    def annealed(self, done: float) -> tuple[float, float]:
+        """`kl` and `entropy` after that share of the updates."""
+        left = min((1 - done) / self.anneal, 1.0) if self.anneal else 1.0
+        return self.kl * (0.25 + 0.75 * left), self.entropy * left
 
     def check(self) -> TrackConfig:
         """Itself with `device` settled, or a ValueError that names the setting."""
@@ -83,6 +91,8 @@ class TrackConfig:
                              "its mirror image too)")  # fmt: skip
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}; allowed: 0, the last policy alone, up to below 1")
+        if not 0 <= self.anneal <= 1:
+            raise ValueError(f"anneal is {self.anneal}; allowed: 0 to 1")
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
         self.task.check()
@@ -105,6 +115,6 @@ class TrackConfig:
         return "cuda"
 
 
-PUBLISHED = TrackConfig(task=ASAP, mirror=False, epochs=5, batches=4, gamma=0.99, kl=0.01, entropy=0.01)
+PUBLISHED = TrackConfig(task=ASAP, mirror=False, epochs=5, batches=4, gamma=0.99, kl=0.01, entropy=0.01, anneal=0)
 TRAININGS = {"realign": TrackConfig(), "asap": PUBLISHED}
 """Defaults by preset; what `PUBLISHED` sets is as in ASAP's configuration."""
