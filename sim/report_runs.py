@@ -30,7 +30,7 @@ LEAD = (
     "page is simulated</b>; nothing here was measured on a robot."
 )
 COLUMNS = ("run", "motions", "seed", "updates", "million steps", "minutes")
-JUDGED = ("best: success [%]", "E_mpjpe [mm]", "last: success [%]", "E_mpjpe [mm]")
+JUDGED = ("kept: success [%]", "E_mpjpe [mm]", "last: success [%]", "E_mpjpe [mm]")
 MINE = ("clip", "seed", "iterations")  # settings that the table of the runs shows already
 
 
@@ -114,8 +114,9 @@ def _trainings(trainings: Sequence[Training]) -> str:
     text = paragraph(
         "Success: robots that were never lost from the start of the motion to its end, in random worlds as those of "
         "the training, with its 95 % confidence interval; E_mpjpe: mean distance from the motion relative to the "
-        "pelvis, while tracked. The policy of the best judgement is kept. Trainings on other motions or in other "
-        "worlds were judged on and in those: compare them with <code>sim eval g1</code>."
+        "pelvis, while tracked. The policy of the latest judgement that is not measurably worse than the best is kept. "
+        "Trainings on other motions or in other worlds were judged on and in those: compare them with "
+        "<code>sim eval g1</code>."
     )
     text += table((*COLUMNS, *JUDGED), rows, "results runs")
     begun = [t for t in trainings if t.lines]

@@ -68,13 +68,11 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
 
 
 def judgements(lines: Lines) -> dict[str, dict[str, Any]]:
-    """The first judgement, the best (of equals the latest), whose policy is kept, and the last by name; nothing where
-    none was made yet."""
+    """The first judgement, the one whose policy is kept, and the last by name; nothing where none was made yet."""
     judged = [line for line in lines if "success" in line]
     if not judged:
         return {}
-    best = max(judged, key=lambda line: (line["success"], -line["e_mpjpe"], line["iteration"]))
-    return {"first": judged[0], "kept": best, "last": judged[-1]}
+    return {"first": judged[0], "kept": [line for line in judged if line["kept"]][-1], "last": judged[-1]}
 
 
 def success_text(line: dict[str, Any], judged: int) -> str:
@@ -95,7 +93,7 @@ def _row(line: dict[str, Any], judged: int) -> tuple[str, ...]:
 
 
 def judgement_table(lines: Lines, judged: int) -> Table:
-    """First, best and last judgement for the terminal.
+    """First, kept and last judgement for the terminal.
 
     Args:
         lines: Of the training.
@@ -233,8 +231,9 @@ def _learning_section(run: Path, config: dict[str, Any], lines: Lines) -> Sectio
         f"{config['robots']} robots ({html.escape(config['task']['robot'])}) learned to track {names} by PPO; seed "
         f"{config['seed']}. A step is one control step of one robot. A judgement lets {judged} robots begin at the "
         f"start of the motion, in random worlds as those of the training, without the noise of exploration; the policy "
-        f"of the best one is kept. Success: never lost, with its 95 % confidence interval. E_g and E_mpjpe: mean "
-        f"distance of 27 points from the motion, in the world and relative to the pelvis, while tracked."
+        f"of the latest one that is not measurably worse than the best is kept. Success: never lost, with its 95 % "
+        f"confidence interval. E_g and E_mpjpe: mean distance of 27 points from the motion, in the world and relative "
+        f"to the pelvis, while tracked."
     )
     if last["iteration"] < config["iterations"]:
         text += missing(
@@ -260,11 +259,11 @@ def _learning_section(run: Path, config: dict[str, Any], lines: Lines) -> Sectio
         )
     ]
     if found:
-        best = found["kept"]
-        note = f"of {judged} robots, after {best['steps'] / 1e6:.1f} million steps"
+        kept = found["kept"]
+        note = f"of {judged} robots, after {kept['steps'] / 1e6:.1f} million steps"
         headlines[:0] = [
-            Headline("never lost, in worlds as trained in", f"{100 * best['success']:.0f} %", note),
-            Headline("E_mpjpe", f"{best['e_mpjpe']:.1f} mm", f"E_g {best['e_g']:.0f} mm; while tracked"),
+            Headline("never lost, in worlds as trained in", f"{100 * kept['success']:.0f} %", note),
+            Headline("E_mpjpe", f"{kept['e_mpjpe']:.1f} mm", f"E_g {kept['e_g']:.0f} mm; while tracked"),
         ]
     return Section("Learning", text, tuple(headlines))
 

@@ -29,6 +29,7 @@ def training(folder: Path, updates: int = 4, config: TrackConfig = CONFIG) -> Pa
             line |= {"reward": 1.0 + i, "distance_mm": 50.0, "lost_per_s": 1.0 / (i + 1), "broken": 0}
             line |= {"term.body_position": 0.5, "term.slip": 0.3, "term.torque": 4000.0}
             judged = {"success": (0.5, 0.9, 0.2, 0.9)[i], "e_g": 60.0, "e_mpjpe": (40.0, 31.25, 35.0, 31.25)[i]}
+            judged |= {"kept": i != 2}
             run.log(**line, **judged)
     return folder
 

@@ -38,7 +38,7 @@ import torch
 from sim.export_mlp import write_mlp
 from sim.train import track
 from sim.train.ranks import Ranks
-from sim.train.track import combined, keep_breaks, load_clips, replay_breaks, train_tracking
+from sim.train.track import Judgement, combined, keep_breaks, load_clips, replay_breaks, train_tracking
 
 CLIP = str(Path(__file__).parents[1] / "sim" / "motions" / "library" / "bow.npz")
 TINY = TrackConfig(
@@ -221,6 +221,12 @@ def test_the_policy_changes_less_and_less_in_the_second_half() -> None:
     assert [config.annealed(done) for done in (0.0, 0.5, 0.75)] == [(0.04, 0.004)] * 2 + [(0.025, 0.002)]
     assert config.annealed(1.0) == (0.01, 0.0)
     assert TrackConfig(kl=0.04, entropy=0.004, anneal=0.0).annealed(0.99) == (0.04, 0.004)
+
+
+def test_a_later_policy_is_kept_unless_it_is_measurably_worse() -> None:
+    # 60 of 64: a standard error of sqrt(62 / 68 * 6 / 68 / 68) = 3.4 %; 64 of 64: sqrt(66 / 68 * 2 / 68 / 68) = 2.0 %
+    for best, count, kept in ((60, 58, True), (60, 57, False), (64, 63, True), (64, 62, False), (0, 0, True)):
+        assert Judgement(count / 64, 60.0, 20.0).as_good_as(best / 64, 64) == kept
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -62,10 +62,12 @@ class Judgement:
     e_mpjpe: float
     """The same relative to the pelvis [mm]."""
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Better is larger."""
-        return (self.success, -self.e_mpjpe)
+    def as_good_as(self, best: float, judged: int) -> bool:
+        """Whether so many robots cannot tell this success from the best one before: then the policy that has learned
+        more is the one to keep. Within one standard error (Agresti and Coull 1998, so that all of a few is not
+        certainty)."""
+        share = (best * judged + 2) / (judged + 4)
+        return self.success >= best - math.sqrt(share * (1 - share) / (judged + 4))
 
 
 class Learner:
@@ -269,12 +271,12 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
     if config.warm_start:
         learner.warm_start(Path(config.warm_start))
     learner.share()
-    begun, seconds, best = 0, 0.0, None
+    begun, seconds, best = 0, 0.0, 0.0
     found = ranks.scatter(_saved(run, ranks.count) if run is not None else None)
     if found is not None:
         facts, states = found
         begun, seconds = facts["iteration"], facts["seconds"]
-        best = tuple(facts["best"]) if facts["best"] else None
+        best = facts["best"]
         task.restore({name[5:]: value for name, value in states.items() if name.startswith("task.")})
         learner.restore({name[8:]: value for name, value in states.items() if name.startswith("learner.")})
 
@@ -295,9 +297,10 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
                     seed = 1_000_000 + iteration  # not one that the training has seen
                     judges = engine_of(config, config.judged)
                     judged = judge(learner, Tracking(judges, clips, criterion(config.task), spec, seed, True))
-                    line |= dataclasses.asdict(judged)
-                    if best is None or judged.rank >= best:
-                        best = judged.rank
+                    kept = judged.as_good_as(best, config.judged)
+                    line |= dataclasses.asdict(judged) | {"kept": float(kept)}
+                    best = max(best, judged.success)
+                    if kept:
                         save_policy(folder / "policy.onnx", learner, task, spec)
                 run.log(**{name: value for name, value in line.items() if math.isfinite(value)})
                 for name, value in line.items():

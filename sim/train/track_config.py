@@ -61,7 +61,7 @@ class TrackConfig:
     anneal: float = 0.5
     """Share of the updates, the last ones, in which `kl` falls to a quarter and `entropy` to nothing: a policy that
     goes on trying new things never becomes sure of the ones that it has found. 0: neither falls."""
-    judged: int = 64
+    judged: int = 128
     """Robots of each judgement."""
     judge_every: int = 50
     """Updates between two judgements."""
