@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from . import vectors  # noqa: F401 (before anything is compiled)
 from .rotations import conjugate, multiply, rotate, to_matrix
 from .spec import ObservationTerm, PolicyError, PolicySpec
 
@@ -219,11 +221,11 @@ class Observer:
         begin = 0
         for term, past in zip(self.spec.observation, self._past, strict=True):
             now = _Moment(self.spec, state, self._previous_action, phase, at.get(term.ahead))
-            self._push(term, past, QUANTITIES[term.sampled](now))
-            samples = past[:, term.age :]  # newest first
-            run = out[:, begin : begin + term.history * term.size].reshape(batch, term.history, term.size)
-            run[:] = samples if term.order == "newest first" else samples[:, ::-1]
-            begin += term.history * term.size
+            sample = self._sampled(term, QUANTITIES[term.sampled](now))
+            end = begin + term.history * term.size
+            repeat, newest_first = term.fill == "first sample", term.order == "newest first"
+            _remember(past, sample, self._fresh, repeat, term.age, newest_first, out[:, begin:end])
+            begin = end
         self._fresh[:] = False
         return out
 
@@ -257,18 +259,39 @@ class Observer:
         position = arrays["motion_position"]
         self._motion_position = position.copy() if position.size else None
 
-    def _push(self, term: ObservationTerm, past: NDArray[np.floating], sample: NDArray[np.floating]) -> None:
-        """Put the newest sample (N, size) in front of those of the past (N, samples, size)."""
-        if sample.shape != (len(past), term.size):
+    def _sampled(self, term: ObservationTerm, sample: NDArray[np.floating]) -> NDArray[np.float64]:
+        """The newest sample (N, size) of a term, scaled and clipped."""
+        if sample.shape != (len(self._fresh), term.size):
             raise PolicyError(
-                f"{term.name} has shape {sample.shape}; allowed: ({len(past)}, {term.size}), as policy_spec says"
+                f"{term.name} has shape {sample.shape}; allowed: ({len(self._fresh)}, {term.size}), as policy_spec says"
             )
         if term.scale != 1.0:
             sample = term.scale * sample
         if term.clip is not None:
             sample = np.clip(sample, -term.clip, term.clip)
-        fresh = self._fresh
-        if past.shape[1] > 1:
-            past[:, 1:] = past[:, :-1].copy()
-            past[fresh, 1:] = sample[fresh, None] if term.fill == "first sample" else 0.0
-        past[:, 0] = sample
+        return np.asarray(sample, dtype=np.float64)
+
+
+@numba.njit(
+    "void(float64[:, :, ::1], float64[:, :], boolean[::1], boolean, int64, boolean, float32[:, :])",
+    cache=True,
+)
+def _remember(past, sample, fresh, repeat, age, newest_first, out):
+    # Put the newest sample (N, size) in front of those of the past (N, samples, size), and what is shown of them, those
+    # from `age` on, into out (N, shown * size).
+    count, size = past.shape[1], past.shape[2]
+    for n in range(len(past)):
+        if fresh[n]:
+            for k in range(1, count):
+                for i in range(size):
+                    past[n, k, i] = sample[n, i] if repeat else 0.0
+        else:
+            for k in range(count - 1, 0, -1):
+                for i in range(size):
+                    past[n, k, i] = past[n, k - 1, i]
+        for i in range(size):
+            past[n, 0, i] = sample[n, i]
+        for j in range(count - age):
+            k = age + j if newest_first else count - 1 - j
+            for i in range(size):
+                out[n, j * size + i] = past[n, k, i]

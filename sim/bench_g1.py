@@ -1,7 +1,7 @@
 """How fast the tracking task of the G1 is on this machine: bare physics, the whole environment, and with learning.
 
 The three are timed in alternation and medians are reported, so that other load on the machine hits all alike. Bare
-physics is the same engine with the same robots, worlds, targets and control steps, and nothing else. With `--mjlab` the
+physics is the same engine with the same robots, states, targets and control steps, and nothing else. With `--mjlab` the
 tracking task of mjlab runs in turns with ours, in the Python environment that you name, on its simulator's CPU device.
 """
 
@@ -60,31 +60,31 @@ def bench_g1_command(settings: BenchG1) -> dict[str, Any]:
     task = Tracking(engine, [clip], config, spec, seed=0)
     rng, scale = np.random.default_rng(0), 0.3  # as a policy's noise early in training
     seconds: dict[str, list[float]] = {"physics": [], "environment": []}
-    paths: list[np.ndarray] = []
-    recorded = engine.step
+    steps: list[tuple[np.ndarray, ...]] = []
+    everyone, recorded = np.arange(settings.robots), engine.step
 
     def record(targets: np.ndarray) -> None:
-        paths.append(targets.copy())
+        steps.append((engine.qpos.copy(), engine.qvel.copy(), targets.copy()))
         recorded(targets)
 
     learner = _learner(settings, spec, clip, config) if settings.learning else None
     with progress("timing", settings.repeats, unit="rounds") as show:
         task.observe()
         for repeat in range(settings.repeats + 1):
-            states = engine.qpos.copy(), engine.qvel.copy()
             engine.step = record  # type: ignore[method-assign]
-            paths.clear()
+            steps.clear()
             start = time.perf_counter()
             for _ in range(STEPS):
                 task.step(scale * rng.standard_normal((settings.robots, spec.action_size)))
             environment = time.perf_counter() - start
             engine.step = recorded  # type: ignore[method-assign]
             after = task.state()
-            engine.set_state(np.arange(settings.robots), *states)
-            start = time.perf_counter()
-            for targets in paths:
+            physics = 0.0
+            for *state, targets in steps:
+                engine.set_state(everyone, *state)
+                start = time.perf_counter()
                 engine.step(targets)
-            physics = time.perf_counter() - start
+                physics += time.perf_counter() - start
             task.restore(after)
             rounds = {"physics": physics, "environment": environment}
             if learner is not None:

@@ -183,8 +183,9 @@ def processes_of(parent: int) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_two_processes_learn_one_policy_and_go_on_after_one_was_killed(tmp_path: Path) -> None:
-    """What the normalisers count says that both saw the other's robots: 8 robots, 6 steps, 20 updates. That both come
-    to the same networks is asserted by the training itself at each checkpoint."""
+    """What the normalisers count says that both saw the other's robots: of 4 robots and 6 steps each they take 5
+    samples, every fifth, in 20 updates. That both come to the same networks is asserted by the training itself at each
+    checkpoint."""
     config = dataclasses.replace(TINY, iterations=20, judge_every=20, devices=2)
     whole = train(tmp_path / "whole", config)
     folder = tmp_path / "killed"
@@ -211,7 +212,7 @@ def test_two_processes_learn_one_policy_and_go_on_after_one_was_killed(tmp_path:
         np.testing.assert_array_equal(value, weights(folder)[name], err_msg=name)
     assert metrics(folder) == metrics(whole)
     networks = torch.load(io.BytesIO(weights(whole)["learner.ppo"].tobytes()), weights_only=True)
-    assert networks["actor_state_dict"]["obs_normalizer.count"] == 8 * 6 * 20
+    assert networks["actor_state_dict"]["obs_normalizer.count"] == 2 * 5 * 20
     first, second = weights(whole)["task.qpos_path"], weights(whole)["rank1.task.qpos_path"]
     assert first.shape[0] == second.shape[0] == 4 and (first != second).any()
 
@@ -269,10 +270,10 @@ def test_training_makes_the_robot_follow_the_motion_better(tmp_path: Path) -> No
     """Sixty small updates on the robot on paper: not a good policy, but a better one. The first updates do not count:
     all robots have just begun then."""
     task = TrackingConfig(spread=NONE)
-    config = dataclasses.replace(TINY, task=task, robots=64, steps=16, iterations=60, hidden=(64,), epochs=4, noise=0.4)
+    config = dataclasses.replace(TINY, task=task, robots=64, steps=16, iterations=60, hidden=(64,), epochs=4, noise=0.2)
     lines = metrics(train(tmp_path / "run", dataclasses.replace(config, judge_every=60)))
     reward = [line["reward"] for line in lines]
-    assert np.mean(reward[-10:]) > np.mean(reward[10:20]) + 0.15
+    assert np.mean(reward[-10:]) > np.mean(reward[10:20]) + 0.4
 
 
 def test_the_published_preset_trains(tmp_path: Path) -> None:

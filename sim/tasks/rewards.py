@@ -59,6 +59,13 @@ def _slip(touching, velocity, out):
     out[0] = total / touching.shape[1]
 
 
+@numba.guvectorize(["void(float64[:], float64[:], float64[:], float64[:])"], "(j),(j),(j)->()", cache=True)
+def _beyond(value, lower, upper, out):
+    out[0] = 0.0
+    for j in range(len(value)):
+        out[0] += max(lower[j] - value[j], value[j] - upper[j], 0.0)
+
+
 @numba.guvectorize(["void(float64[:,:], float64[:])"], "(f,q)->()", cache=True)
 def _foot_tilt(quaternion, out):
     out[0] = 0.0
@@ -101,7 +108,7 @@ def change(action: Array, previous: Array) -> Array:
 
 def beyond(value: Array, lower: Array, upper: Array) -> Array:
     """Sum of how far values (N, J) are outside their ranges (J,)."""
-    return np.maximum(np.maximum(lower - value, value - upper), 0.0).sum(axis=1)
+    return _beyond(value, lower, upper)  # type: ignore[call-arg]
 
 
 def slip(touching: NDArray[np.bool_], velocity_w: Array) -> Array:

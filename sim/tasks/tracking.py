@@ -8,6 +8,7 @@ exactly where its motion is has error zero at every step, at its start too.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ Array = NDArray[np.floating]
 
 BIN = 25  # control steps per bin of the failures
 FORGET = 0.999  # share of a bin's failures that is left after a step in which an episode ended
+RENEWED = 4  # robots at most that come into new worlds at a control step: each costs MuJoCo 0.1 ms of constants
 SMOOTH = 1e4  # episodes that the running mean of their length goes over (ASAP)
 WORLDS = dataclasses.fields(Worlds)
 SHORT, LONG = 40, 42  # [control steps] mean lengths between which curricula rest (ASAP)
@@ -88,7 +90,9 @@ class Tracking:
         self.observer = Observer(spec, self.count, np.full(self.count, moving[0]))
         self._moving = moving
         self._critic = AsapCritic(self) if config.observation == "asap" else None
-        self._noise = ASAP_NOISE if config.observation == "asap" else NOISE
+        noise, joints = ASAP_NOISE if config.observation == "asap" else NOISE, len(self._gains[0])
+        widths = {"tilt": 2, "angular_velocity": 3, "joint_position": joints, "joint_velocity": joints}
+        self._noise = np.concatenate([np.full(size, noise[name]) for name, size in widths.items()])
         self._rng = np.random.default_rng(seed)
         self._bins = np.concatenate([[0], np.cumsum(-(-self.table.length // BIN))])
         self.failures = np.zeros(self._bins[-1])
@@ -124,14 +128,15 @@ class Tracking:
         """Where the robots should be now, as rows of the table."""
         return self.table.rows(self.clip, self.at)
 
-    def reset(self, which: NDArray[np.integer]) -> None:
-        """Begin new episodes of those robots, in new worlds."""
+    def reset(self, which: NDArray[np.integer], renewed: int | None = None) -> None:
+        """Begin new episodes of those robots, in new worlds: all of them, or `renewed` at most."""
         if not len(which):
             return
         rng, table = self._rng, self.table
-        worlds = sample(rng, len(which), self.engine.robot, self.config.spread)
-        self.worlds.put(which, worlds)
-        self.engine.vary(which, worlds)
+        moved = which if renewed is None or len(which) <= renewed else rng.choice(which, renewed, replace=False)
+        worlds = sample(rng, len(moved), self.engine.robot, self.config.spread)
+        self.worlds.put(moved, worlds)
+        self.engine.vary(moved, worlds)
         self.clip[which], self.at[which] = self._starts(len(which))
         self.begun[which] = self.at[which]
         rows = table.rows(self.clip[which], self.at[which])
@@ -160,7 +165,8 @@ class Tracking:
             The next observations (`actor` and `critic`), rewards (N,), which episodes ended (N,), and facts of this
             step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite), `breaks` (what led to
             such states, or None), `terms` (each reward per second, (N,)), `distance` (N, points), `length`, `clip` and
-            `at` of the episodes, who was pushed at its end (`pushed`, (N,)), and the `step` itself.
+            `at` of the episodes, who was pushed at its end (`pushed`, (N,)), and the `step` itself, with its `found`
+            unless `from_start` already that of the next episode where one began (a copy costs time).
         """
         config, engine = self.config, self.engine
         targets = np.array(self._targets)
@@ -183,7 +189,7 @@ class Tracking:
             breaks |= {f"worlds.{field.name}": getattr(self.worlds, field.name)[bad] for field in WORLDS}
             engine.set_state(bad, self.table.qpos[rows[bad]], self.table.qvel[rows[bad]])
         now = self._judge(rows, previous)
-        self.frames = Bodies(*(getattr(now.found, field.name).copy() for field in dataclasses.fields(Bodies)))
+        self.frames = copy.deepcopy(now.found) if self.from_start else now.found
         terms = {name: term(now) for name, term in TERMS.items() if getattr(config.weights, name)}
         paid = sum(getattr(config.weights, name) * value for name, value in terms.items())
         penalties = {name: term(now) for name, term in PENALTIES.items() if getattr(config.weights, name)}
@@ -207,7 +213,7 @@ class Tracking:
         }
         self._learn_from(done, lost)
         info["pushed"] = self._push(done)
-        self.reset(np.flatnonzero(done))
+        self.reset(np.flatnonzero(done), RENEWED)
         return self.observe(), reward, done, info
 
     def observe(self) -> dict[str, NDArray[np.float32]]:
@@ -366,23 +372,18 @@ class Tracking:
         robots = np.arange(self.count)
         qpos, qvel = engine.qpos_path[robots, at], engine.qvel_path[robots, at]
 
-        def noise(name: str, *shape: int) -> Array | float:
-            if not spread.noise:
-                return 0.0
-            return spread.noise * self._noise[name] * rng.uniform(-1, 1, (self.count, *shape))
-
         joints = len(self._gains[0])
+        drawn = rng.uniform(-spread.noise, spread.noise, (self.count, len(self._noise))) * self._noise
         turn = worlds.attitude_bias.copy()
-        turn[:, :2] += noise("tilt", 2)
+        turn[:, :2] += drawn[:, :2]
         heading = from_axis_angle([0.0, 0.0, 1.0], turn[:, 2])
         tilt = from_vector(np.concatenate([turn[:, :2], np.zeros((self.count, 1))], axis=1))
+        position = qpos[:, 7:][:, self.seen] + worlds.joint_bias[:, self.seen]
         return JointState(
             quaternion=multiply(heading, multiply(qpos[:, 3:7], tilt)),
-            angular_velocity_b=qvel[:, 3:6] + noise("angular_velocity", 3),
-            joint_position=qpos[:, 7:][:, self.seen]
-            + worlds.joint_bias[:, self.seen]
-            + noise("joint_position", joints),
-            joint_velocity=qvel[:, 6:][:, self.seen] + noise("joint_velocity", joints),
+            angular_velocity_b=qvel[:, 3:6] + drawn[:, 2:5],
+            joint_position=position + drawn[:, 5 : 5 + joints],
+            joint_velocity=qvel[:, 6:][:, self.seen] + drawn[:, 5 + joints :],
         )
 
     # --- to go on after an interruption

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import controllers.vectors  # noqa: F401 (before anything is compiled)
-from controllers.rotations import conjugate, multiply, yaw
+from controllers.rotations import yaw
 from sim.robots.g1_kinematics import Bodies
 from sim.tasks import rewards
 
@@ -50,13 +50,12 @@ class Step:
 
     @cached_property
     def aligned(self) -> tuple[Array, Array]:
-        """Where the bodies should be, the motion moved to the anchor's place and heading: positions (N, bodies, 3) and
-        attitudes (N, bodies, 4)."""
-        anchor = self.task.anchor
-        turn = multiply(self.found.quaternion[:, anchor], conjugate(self.wanted.quaternion[:, anchor]))
+        """Where the tracked bodies should be, the motion moved to the anchor's place and heading: positions (N, bodies,
+        3) and attitudes (N, bodies, 4), of which those of other bodies are not filled in."""
+        found, wanted = self.found, self.wanted
         return _align(
-            yaw(turn), self.found.position[:, anchor], self.wanted.position, self.wanted.quaternion, anchor
-        )  # fmt: skip
+            found.position, found.quaternion, wanted.position, wanted.quaternion, self.task.anchor, self.task.tracked
+        )
 
     @cached_property
     def soles(self) -> tuple[Array, Array]:
@@ -89,15 +88,26 @@ class Step:
 
 
 @numba.njit(cache=True)
-def _align(heading, place, position, quaternion, anchor):
+def _align(place, attitude, position, quaternion, anchor, which):
     places, attitudes = np.empty_like(position), np.empty_like(quaternion)
-    for n in range(len(heading)):
-        c, s = np.cos(heading[n]), np.sin(heading[n])
-        w, z = np.cos(0.5 * heading[n]), np.sin(0.5 * heading[n])
-        for b in range(position.shape[1]):
+    for n in range(len(place)):
+        # The heading of the rotation from the wanted attitude a of the anchor to the found one b, b a*.
+        a, b, c, d = (
+            quaternion[n, anchor, 0],
+            quaternion[n, anchor, 1],
+            quaternion[n, anchor, 2],
+            quaternion[n, anchor, 3],
+        )
+        e, f, g, h = attitude[n, anchor, 0], attitude[n, anchor, 1], attitude[n, anchor, 2], attitude[n, anchor, 3]
+        w, x = e * a + f * b + g * c + h * d, f * a - e * b - g * d + h * c
+        y, z = g * a - e * c - h * b + f * d, h * a - e * d - f * c + g * b
+        heading = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+        c, s = np.cos(heading), np.sin(heading)
+        w, z = np.cos(0.5 * heading), np.sin(0.5 * heading)
+        for b in which:
             x, y = position[n, b, 0] - position[n, anchor, 0], position[n, b, 1] - position[n, anchor, 1]
-            places[n, b, 0] = place[n, 0] + c * x - s * y
-            places[n, b, 1] = place[n, 1] + s * x + c * y
+            places[n, b, 0] = place[n, anchor, 0] + c * x - s * y
+            places[n, b, 1] = place[n, anchor, 1] + s * x + c * y
             places[n, b, 2] = position[n, b, 2]
             e, f, g, h = quaternion[n, b, 0], quaternion[n, b, 1], quaternion[n, b, 2], quaternion[n, b, 3]
             attitudes[n, b, 0], attitudes[n, b, 1] = w * e - z * h, w * f - z * g

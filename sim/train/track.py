@@ -76,10 +76,11 @@ class Learner:
     def __init__(self, config: TrackConfig, task: Tracking, ranks: Ranks = ALONE) -> None:
         import torch
         from rsl_rl.algorithms import PPO
-        from rsl_rl.models import MLPModel
         from rsl_rl.storage import RolloutStorage
         from tensordict import TensorDict
         from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+        from .models import Model
 
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("medium" if config.fast else "highest")
@@ -91,8 +92,8 @@ class Learner:
         groups = {"actor": ["actor"], "critic": ["critic"]}
         normal = {"class_name": "GaussianDistribution", "init_std": config.noise, "std_type": "log"}
         hidden = list(config.hidden)
-        actor = MLPModel(self.seen, groups, "actor", task.spec.action_size, hidden, "elu", True, normal)
-        critic = MLPModel(self.seen, groups, "critic", 1, hidden, "elu", True)
+        actor = Model(self.seen, groups, "actor", task.spec.action_size, hidden, "elu", True, normal)
+        critic = Model(self.seen, groups, "critic", 1, hidden, "elu", True)
         with torch.no_grad():  # begin with the motion itself: the first policy answers almost nothing
             last = [module for module in actor.mlp.modules() if isinstance(module, torch.nn.Linear)][-1]
             last.weight.mul_(0.01)
