@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from controllers.g1 import default_pose, revision
-from controllers.motion import Clip, make_clip, save_clip
+from controllers.motion import Clip, load_clip, make_clip, save_clip
+from controllers.policy import load_policy
 from controllers.rotations import from_axis_angle, multiply, rotate
 from sim import cli
+from sim.randomize import Spread
 from sim.robots.g1 import build_model, standing, states_of
 from sim.tasks.tracking_config import Setting
-from sim.tracking import Flown, errors, evaluate_g1_command, track
+from sim.tracking import Flown, errors, evaluate_g1_command, track, track_worlds
 from sim.wrap import load_foreign, read_spec
 from tests.shared_data import shared
 from tests.test_wrap import ASAP, network
 
+STAND = Path(__file__).parents[1] / "sim/motions/library/stand.npz"
 POLICIES = ("APT_level1", "CR7_level1", "jump_forward_level1", "kick_level1", "kick_level2", "side_jump_level1")
 
 
@@ -135,13 +138,27 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
 
 def test_who_is_thrown_over_has_not_recovered_and_who_is_nudged_has(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
-    policy, clip = root / "controllers/policies/g1-seven.onnx", root / "sim/motions/library/stand.npz"
+    policy, clip = root / "controllers/policies/g1-stand.onnx", STAND
     for push, recovered in ((4.0, 0.0), (0.01, 1.0)):
         setting = Setting(worlds=8, push=push, push_least=1.0)
         content = evaluate_g1_command([policy], [clip], tmp_path / "eval.json", setting=setting)
         row = content["results"][0]
         assert row["recovered"] == recovered
         assert row["intervals"]["recovered"]["count"] >= 8
+
+
+def test_the_standing_policy_goes_on_standing_when_its_motion_is_over() -> None:
+    root = Path(__file__).parents[1]
+    policy, short = load_policy(root / "controllers/policies/g1-stand.onnx"), load_clip(STAND)
+    place, attitude, joints = (
+        np.repeat(values[:1], 1500, axis=0)
+        for values in (short.root_position, short.root_quaternion, short.joint_position)
+    )
+    clip = make_clip(50.0, short.joint_names, place, attitude, joints)
+    assert (short.duration, clip.duration) == pytest.approx((8.0, 29.98))
+    robots = track_worlds(policy, clip, revision(policy.spec.robot), worlds=16, spread=Spread(push_speed=0.3))
+    for robot in robots:
+        assert robot.completed == 1.0 and len(robot.recovered) >= 5 and robot.recovered.all()
 
 
 @pytest.mark.parametrize(
