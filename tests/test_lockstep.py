@@ -76,9 +76,8 @@ def test_a_motion_that_ends_leads_back_to_the_stand(tmp_path: Path) -> None:
 def test_a_policy_that_balances_takes_over_when_a_motion_has_ended_and_goes_on_after_its_own(tmp_path: Path) -> None:
     """The rope is off: in the stand, which is a pose, this robot falls within two seconds."""
     robot, root = revision("g1_23dof"), Path(__file__).parent.parent
-    policy, standing = (
-        root / place for place in ("controllers/policies/g1-seven.onnx", "sim/motions/library/stand.npz")
-    )
+    policies = [root / f"controllers/policies/{name}.onnx" for name in ("g1-seven", "g1-stand")]
+    standing = root / "sim/motions/library/stand.npz"
     whole = load_clip(standing)
     frames = slice(round(whole.fps) + 1)  # one second of it
     save_clip(
@@ -86,7 +85,7 @@ def test_a_policy_that_balances_takes_over_when_a_motion_has_ended_and_goes_on_a
         make_clip(whole.fps, whole.joint_names, whole.root_position[frames], whole.root_quaternion[frames],
                   whole.joint_position[frames]),
     )  # fmt: skip
-    slots = load_slots([policy, policy], [tmp_path / "short.npz"], robot)
+    slots = load_slots(policies, [tmp_path / "short.npz", standing], robot)
     made = bout(slots, robot, DOMAIN, START_AT + 5.0, tmp_path, then=1)
     assert made.outcome.trips == []
     found = read_recording(made.recording)
