@@ -71,7 +71,6 @@ SERVICE_EVERY = 5  # periods between two looks at what was asked of the motion s
 OWN_CONTROLLER = "ai"  # the name that robots give to the one that walks
 MOTOR_TEMPERATURE, IMU_TEMPERATURE = (35, 38), 45  # [degC]
 VOLTAGE, CHARGE = 54.0, 90  # [V] of a full battery of 13 cells, [%]
-
 DAMPING = 5.0  # [Nm s/rad] without commands, and in place of the robot's own motion controller, which is not modelled
 
 SLIP = 0.1  # [s] behind real time at which the clock gives up catching up
