@@ -74,19 +74,18 @@ def test_a_motion_that_ends_leads_back_to_the_stand(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_balances_takes_over_when_a_motion_has_ended_and_goes_on_after_its_own(tmp_path: Path) -> None:
-    """The rope is off: in the stand, which is a pose, this robot falls within two seconds."""
+    """A kick, then standing. The rope is off: in the stand, which is a pose, this robot falls within two seconds."""
     robot, root = revision("g1_23dof"), Path(__file__).parent.parent
-    policies = [root / f"controllers/policies/{name}.onnx" for name in ("g1-seven", "g1-stand")]
-    standing = root / "sim/motions/library/stand.npz"
-    whole = load_clip(standing)
+    policies = [root / f"controllers/policies/g1-{name}.onnx" for name in ("kick", "stand")]
+    kick, whole = root / "sim/motions/library/kick.npz", load_clip(root / "sim/motions/library/stand.npz")
     frames = slice(round(whole.fps) + 1)  # one second of it
     save_clip(
         tmp_path / "short.npz",
         make_clip(whole.fps, whole.joint_names, whole.root_position[frames], whole.root_quaternion[frames],
                   whole.joint_position[frames]),
     )  # fmt: skip
-    slots = load_slots(policies, [tmp_path / "short.npz", standing], robot)
-    made = bout(slots, robot, DOMAIN, START_AT + 5.0, tmp_path, then=1)
+    slots = load_slots(policies, [kick, tmp_path / "short.npz"], robot)
+    made = bout(slots, robot, DOMAIN, START_AT + load_clip(kick).duration + 4.0, tmp_path, then=1)
     assert made.outcome.trips == []
     found = read_recording(made.recording)
     assert found.channels["mode"]["mode"].tolist() == [0, 1, 2, 3, 3]
