@@ -161,6 +161,21 @@ def test_the_standing_policy_goes_on_standing_when_its_motion_is_over() -> None:
         assert robot.completed == 1.0 and len(robot.recovered) >= 5 and robot.recovered.all()
 
 
+def test_the_kick_that_ships_has_its_foot_in_the_air_for_half_of_the_motions_time_and_rises_two_thirds() -> None:
+    """Of 64 worlds the median is 0.86 s and 24 cm; the motion's foot is up for 1.42 s and rises by 30 cm."""
+    root = Path(__file__).parents[1]
+    policy, clip = load_policy(root / "controllers/policies/g1-kick.onnx"), load_clip(STAND.with_name("kick.npz"))
+    robots = track_worlds(policy, clip, revision(policy.spec.robot), worlds=64, spread=Spread(push_speed=0.3))
+    wanted = robots[0].reference_w[:, :, 2]
+    low = np.flatnonzero(wanted[0] < 0.1)  # points of the feet
+    foot = low[np.argmax(np.ptp(wanted[:, low], axis=0))]
+    heights = [robot.points_w[:, foot, 2] - robot.points_w[0, foot, 2] for robot in robots]
+    up = 0.02 * np.array([np.sum(height > 0.03) for height in [wanted[:, foot] - wanted[0, foot], *heights]])
+    assert up[0] == pytest.approx(1.42) and np.ptp(wanted[:, foot]) == pytest.approx(0.30, abs=0.01)
+    assert np.median(up[1:]) > up[0] / 2
+    assert np.median([height.max() for height in heights]) > 0.2
+
+
 @pytest.mark.parametrize(
     ("spec", "robot", "physics_hz", "message"),
     [
