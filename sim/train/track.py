@@ -64,10 +64,10 @@ class Judgement:
 
     def as_good_as(self, best: float, judged: int) -> bool:
         """Whether so many robots cannot tell this success from the best one before: then the policy that has learned
-        more is the one to keep. Within one standard error (Agresti and Coull 1998, so that all of a few is not
-        certainty)."""
-        share = (best * judged + 2) / (judged + 4)
-        return self.success >= best - math.sqrt(share * (1 - share) / (judged + 4))
+        more is the one to keep. Within one standard error of the difference of the two, both of which are noisy
+        (Agresti and Caffo 2000, so that all of a few is not certainty)."""
+        shares = [(share * judged + 1) / (judged + 2) for share in (self.success, best)]
+        return shares[0] >= shares[1] - math.sqrt(sum(share * (1 - share) for share in shares) / (judged + 2))
 
 
 class Learner:
