@@ -57,7 +57,7 @@ $(DEMO)/eval.json: $(DEMO)/c/student/student.so $(DEMO)/c/foundation/quad_founda
 	$(BIN)/sim eval quad $(DEMO)/student/policy.onnx $(FOUNDATION) $^ --count 256 --threads 1 -o $@
 
 # The humanoid: one policy on motions of ours, in random worlds.
-$(DEMO)/g1.json: controllers/policies/g1-seven.onnx | .venv/installed
+$(DEMO)/g1.json: controllers/policies/g1-eight.onnx | .venv/installed
 	@mkdir -p $(DEMO)
 	$(BIN)/sim eval g1 $< --clip $(wildcard sim/motions/library/*.npz) --worlds 32 -o $@
 
