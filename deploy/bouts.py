@@ -167,6 +167,7 @@ def tracking_errors(made: Bout, clip: Clip, robot: G1, control_hz: float) -> dic
         saturation=0.0,
         power=0.0,
         recovered=np.empty(0),
+        lifted=np.empty(0),
         qpos=found,
     )
     return errors(flown, control_hz)

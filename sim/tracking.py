@@ -42,6 +42,7 @@ from sim.wrap import has_spec, load_foreign, read_spec
 WIDE = 160  # columns of a table in a file
 LOST = 0.5  # [m]; mean distance of the points at which a motion counts as lost: the paper's
 RECOVERY = 2.0  # [s] for which a robot has to stay up after a push to have recovered
+CLEAR = 0.01  # [m] between the lowest point of a sole and the floor from which on the foot is in the air
 FALLEN = 1.0, 0.3  # [rad] by which it leans more than the motion, or [m] by which its pelvis is lower, when it has not
 
 
@@ -74,6 +75,10 @@ class Flown:
     recovered: np.ndarray
     """Whether it had not fallen 2 s after each push, as 0 or 1, of the pushes until it fell that were followed by so
     much of the motion. How far it was from the motion does not matter: who steps to stay up cannot know where it is."""
+    lifted: np.ndarray
+    """Whether a foot was in the air, as 0 or 1, at each time and of each foot that the motion has in the air. Mean
+    distances hardly see a step of 6 cm, and a robot that leaves both feet on the floor is hard to throw over. In a clip
+    whose feet float (`sim motions repair`) they are always in the air."""
 
 
 def track(policy: Stepper, clip: Clip, robot: G1, physics_hz: float | None = None) -> Flown:
@@ -123,6 +128,7 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
     points, limit = task.points, 1 - 1e-9
     found, wanted = np.zeros((2, steps, count, len(points), 3))
     qpos = np.zeros((steps, count, task.engine.qpos.shape[1]))
+    up, should = np.zeros((2, steps, count, 2), dtype=bool)
     saturated, power = np.zeros((2, steps, count))
     pushed = np.zeros((steps, count), dtype=bool)
     kept, upright = np.full((2, count), steps)  # control steps until the robot was lost, and until it fell
@@ -134,6 +140,8 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
         now = info["step"]
         found[step], wanted[step] = now.found.position[:, points], now.wanted.position[:, points]
         qpos[step] = now.qpos
+        up[step] = now.soles[0].min(axis=2) > CLEAR
+        should[step] = task.kinematics.soles(now.wanted)[0].min(axis=2) > CLEAR
         pushed[step] = info["pushed"]
         saturated[step] = np.mean(np.abs(now.torque) >= task.torque_limit * limit, axis=1)
         power[step] = np.abs(now.torque * now.qvel[:, 6:]).sum(axis=1)
@@ -159,6 +167,7 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
                 power=float(power[:last, robot].mean()) if last else 0.0,
                 qpos=qpos[:last, robot],
                 recovered=(begin + after < upright[robot]).astype(float),
+                lifted=up[:last, robot][should[:last, robot]].astype(float),
             )
         )
     return flown
@@ -295,6 +304,7 @@ def _judged(path: Path, clip_path: Path, spec: Path | None, setting: Setting, sh
     numbers: dict[str, list[float]] = {"success": [float(one.completed == 1.0) for one in flown]}
     numbers["completed"] = [one.completed for one in flown]
     numbers["recovered"] = [value for one in flown for value in one.recovered]
+    numbers["lifted"] = [float(one.lifted.mean()) for one in flown if len(one.lifted)]
     for one in flown:
         for name, value in (errors(one, rate) | {"saturation": one.saturation, "power": one.power}).items():
             if value is not None:
@@ -323,6 +333,7 @@ SHARES = ("success", "recovered")
 NUMBERS = (
     *SHARES,
     "completed",
+    "lifted",
     "e_g",
     "e_mpjpe",
     "e_g_bodies",
@@ -343,6 +354,7 @@ def table(content: dict[str, Any]) -> Table:
         "E_mpjpe": ("e_mpjpe_bodies", ".1f"),
         "E_acc [mm/f²]": ("e_acc", ".2f"),
         "E_vel [mm/f]": ("e_vel", ".2f"),
+        "feet up": ("lifted", ".0%"),
         "torque at limit": ("saturation", ".2%"),
         "power [W]": ("power", ".0f"),
     }

@@ -40,7 +40,7 @@ def still(duration: float = 0.5, robot_name: str = "g1_23dof_asap") -> Clip:
 
 
 def flown(found: np.ndarray, wanted: np.ndarray) -> Flown:
-    return Flown(1.0, found, wanted, 0.0, 0.0, np.zeros((len(found), 30)), np.zeros(0))
+    return Flown(1.0, found, wanted, 0.0, 0.0, np.zeros((len(found), 30)), np.zeros(0), np.zeros(0))
 
 
 def test_errors_are_those_of_hand_worked_points() -> None:
@@ -110,6 +110,18 @@ def test_a_policy_that_does_nothing_holds_the_default_pose_for_a_moment(tmp_path
         assert np.abs(result.points_w - result.reference_w).max() < 0.08
         robot = revision(name)
         assert np.abs(result.qpos[-1, 7:] - default_pose(robot)).max() < 0.15
+
+
+def test_a_foot_counts_as_lifted_while_it_is_in_the_air(tmp_path: Path) -> None:
+    """A motion 5 cm above the floor, from which the robot drops: its soles are 1 cm high after sqrt(2 * 0.04 / g) =
+    0.09 s, so at 4 of 25 control steps they are in the air, where the motion's always are."""
+    policy, motion = load_foreign(network(tmp_path / "actor.onnx", gain=0.0), read_spec(ASAP)), still(0.5)
+    high = motion.root_position + np.array([0, 0, 0.05])
+    clip = make_clip(30.0, motion.joint_names, high, motion.root_quaternion, motion.joint_position)
+    lifted = track(policy, clip, revision("g1_23dof_asap")).lifted.reshape(-1, 2)
+    assert lifted.sum(axis=0).tolist() == [4, 4] and lifted[:4].all()
+    assert len(lifted) == 25
+    assert not len(track(policy, motion, revision("g1_23dof_asap")).lifted)
 
 
 def test_a_robot_that_falls_has_not_completed_the_motion(tmp_path: Path) -> None:
