@@ -7,19 +7,17 @@ The two that are called most are compiled (numpy's own operations on many small 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import vectors  # noqa: F401 (before anything is compiled)
+from .vectors import guvectorize
 
 Array = NDArray[np.floating]
 
 
-@numba.guvectorize(
+@guvectorize(
     ["void(float32[:], float32[:], float32[:])", "void(float64[:], float64[:], float64[:])"],
     "(n),(n)->(n)",
-    cache=True,
 )
 def _multiply(a, b, out):
     aw, ax, ay, az = a[0], a[1], a[2], a[3]
@@ -41,10 +39,9 @@ def conjugate(quaternion: ArrayLike) -> Array:
     return np.concatenate([q[..., :1], -q[..., 1:]], axis=-1)
 
 
-@numba.guvectorize(
+@guvectorize(
     ["void(float32[:], float32[:], float32[:])", "void(float64[:], float64[:], float64[:])"],
     "(q),(v)->(v)",
-    cache=True,
 )
 def _rotate(quaternion, vector, out):
     # v + 2 w (u x v) + 2 u x (u x v), u the vector part

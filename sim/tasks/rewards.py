@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-import controllers.vectors  # noqa: F401 (before anything is compiled)
+from controllers.vectors import guvectorize
 
 Array = NDArray[np.floating]
 Indices = NDArray[np.integer]
 
 
-@numba.guvectorize(["void(float64[:,:], float64[:,:], int64[:], float64[:])"], "(b,c),(b,c),(k)->()", cache=True)
+@guvectorize(["void(float64[:,:], float64[:,:], int64[:], float64[:])"], "(b,c),(b,c),(k)->()")
 def _mean_square(found, wanted, which, out):
     total = 0.0
     for k in range(len(which)):
@@ -29,7 +28,7 @@ def _mean_square(found, wanted, which, out):
     out[0] = total / len(which)
 
 
-@numba.guvectorize(["void(float64[:,:], float64[:,:], int64[:], float64[:])"], "(b,c),(b,c),(k)->(k)", cache=True)
+@guvectorize(["void(float64[:,:], float64[:,:], int64[:], float64[:])"], "(b,c),(b,c),(k)->(k)")
 def _distances(found, wanted, which, out):
     for k in range(len(which)):
         total = 0.0
@@ -39,7 +38,7 @@ def _distances(found, wanted, which, out):
         out[k] = math.sqrt(total)
 
 
-@numba.guvectorize(["void(float64[:,:], float64[:,:], int64[:], float64[:])"], "(b,q),(b,q),(k)->()", cache=True)
+@guvectorize(["void(float64[:,:], float64[:,:], int64[:], float64[:])"], "(b,q),(b,q),(k)->()")
 def _mean_square_angle(found, wanted, which, out):
     total = 0.0
     for k in range(len(which)):
@@ -49,7 +48,7 @@ def _mean_square_angle(found, wanted, which, out):
     out[0] = total / len(which)
 
 
-@numba.guvectorize(["void(boolean[:,:], float64[:,:,:], float64[:])"], "(f,p),(f,p,c)->()", cache=True)
+@guvectorize(["void(boolean[:,:], float64[:,:,:], float64[:])"], "(f,p),(f,p,c)->()")
 def _slip(touching, velocity, out):
     total = 0.0
     for f in range(touching.shape[0]):
@@ -59,14 +58,14 @@ def _slip(touching, velocity, out):
     out[0] = total / touching.shape[1]
 
 
-@numba.guvectorize(["void(float64[:], float64[:], float64[:], float64[:])"], "(j),(j),(j)->()", cache=True)
+@guvectorize(["void(float64[:], float64[:], float64[:], float64[:])"], "(j),(j),(j)->()")
 def _beyond(value, lower, upper, out):
     out[0] = 0.0
     for j in range(len(value)):
         out[0] += max(lower[j] - value[j], value[j] - upper[j], 0.0)
 
 
-@numba.guvectorize(["void(float64[:,:], float64[:])"], "(f,q)->()", cache=True)
+@guvectorize(["void(float64[:,:], float64[:])"], "(f,q)->()")
 def _foot_tilt(quaternion, out):
     out[0] = 0.0
     for f in range(len(quaternion)):
