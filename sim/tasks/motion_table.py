@@ -39,7 +39,7 @@ class MotionTable:
     bodies: Bodies
     """F rows."""
     sole_height: Array
-    """Of the lowest point of both soles [m], (F,)."""
+    """Of the lowest point of each sole [m], (F, 2)."""
     contacts: NDArray[np.bool_]
     """Left and right foot in stance, (F, 2)."""
 
@@ -91,6 +91,6 @@ def make_table(clips: Sequence[Clip], robot: G1, step: float, rest: float) -> Mo
         qpos=qpos,
         qvel=qvel,
         bodies=bodies,
-        sole_height=kinematics.soles(bodies)[0].reshape(len(qpos), -1).min(axis=1),
+        sole_height=kinematics.soles(bodies)[0].min(axis=2),
         contacts=np.concatenate(contacts),
     )

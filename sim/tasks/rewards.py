@@ -116,6 +116,18 @@ def slip(touching: NDArray[np.bool_], velocity_w: Array) -> Array:
     return _slip(touching, velocity_w)  # type: ignore[call-arg]
 
 
+def clearance(height: Array, wanted: Array, enough: float) -> Array:
+    """1 where each foot is as high as the motion's, or `enough` [m]; less by what a foot lacks, as a share of `enough`:
+    0 with one foot on the floor whose motion's is in the air, -1 with two. (N,).
+
+    Args:
+        height: Of the points of each sole above the floor [m], (N, feet, points); the lowest counts.
+        wanted: Of the lowest point of the motion's soles [m], (N, feet).
+    """
+    lacking = np.minimum(wanted, enough) - height.min(axis=2)
+    return 1.0 - np.maximum(lacking, 0.0).sum(axis=1) / enough
+
+
 def foot_tilt(quaternion: Array) -> Array:
     """Sum over feet (N, feet, 4) of the sine of the angle between sole and floor."""
     return _foot_tilt(quaternion)  # type: ignore[call-arg]

@@ -242,6 +242,7 @@ class Tracking:
             wanted_qpos=table.qpos[rows],
             wanted_qvel=table.qvel[rows],
             held=table.contacts[rows],
+            wanted_height=table.sole_height[rows],
             torque=np.clip(torque, -self.torque_limit, self.torque_limit),
             action=self.action,
             previous_action=previous,
@@ -301,7 +302,7 @@ class Tracking:
             qvel[:, 6:] += off("joint_velocity", qvel.shape[1] - 6)
         lowest = self.kinematics.soles(self.kinematics.of(qpos, qvel))[0].reshape(len(rows), -1).min(axis=1)
         if factor:
-            qpos[:, 2] += np.maximum(table.sole_height[rows], 0.0) - lowest
+            qpos[:, 2] += np.maximum(table.sole_height[rows].min(axis=1), 0.0) - lowest
         return qpos, qvel
 
     def _learn_from(self, done: NDArray[np.bool_], lost: NDArray[np.bool_]) -> None:

@@ -48,6 +48,9 @@ class Weights:
     """Angular velocities: exp(-mean error^2 / 3.14^2) [rad/s]."""
     fine_position: float = 0.5
     """As body_position, with 0.06: what is left when the motion is roughly right."""
+    clearance: float = 4.0
+    """Feet in the air when the motion's are, see `rewards.clearance`: mean distances of bodies hardly see a step of
+    6 cm, and who leaves both feet on the floor is hard to throw over."""
     upper_position: float = 0.0
     """ASAP: arms, hands and head in the world, exp(-mean component^2 / 0.03)."""
     lower_position: float = 0.0
@@ -97,6 +100,7 @@ ASAP_WEIGHTS = Weights(  # table I; its termination of -200 per second acts for 
     body_velocity=0.0,
     body_turning=0.0,
     fine_position=0.0,
+    clearance=0.0,
     upper_position=1.0,
     lower_position=0.5,
     three_points=1.6,

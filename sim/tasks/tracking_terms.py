@@ -30,6 +30,7 @@ TRACKED = (  # bodies of the rewards of `realign`: BeyondMimic's, with the hands
 )
 ENDS = ("left_ankle_roll_link", "right_ankle_roll_link", "left_hand", "right_hand", "torso_link")
 ANCHOR = "torso_link"
+CLEARANCE = 0.03  # [m] above which a foot is as good as in the air
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Step:
     wanted_qpos: Array
     wanted_qvel: Array
     held: NDArray[np.bool_]  # feet that the motion holds still, (N, 2)
+    wanted_height: Array  # of the lowest point of each sole of the motion [m], (N, 2)
     torque: Array  # of the joint controllers in this state [Nm], (N, J)
     action: Array
     previous_action: Array
@@ -125,6 +127,7 @@ TERMS: dict[str, Callable[[Step], Array]] = {
     ),
     "body_velocity": lambda s: rewards.closeness(s.velocity(s.task.tracked), 1.0),
     "body_turning": lambda s: rewards.closeness(s.turning(s.task.tracked), 3.14),
+    "clearance": lambda s: rewards.clearance(s.soles[0], s.wanted_height, CLEARANCE),
     # ASAP's are means over components instead of over bodies.
     "upper_position": lambda s: rewards.closeness(s.position(s.task.upper) / 3, 0.03**0.5),
     "lower_position": lambda s: rewards.closeness(s.position(s.task.lower) / 3, 0.1**0.5),
