@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import controllers.vectors
 from controllers.rotations import conjugate, from_axis_angle, multiply, rotate, to_matrix, yaw
 
 
@@ -48,3 +54,14 @@ def test_one_axis_serves_many_angles_and_one_angle_many_axes() -> None:
     angles = np.linspace(-3, 3, 7)
     np.testing.assert_allclose(yaw(from_axis_angle([0, 0, 1], angles)), angles)
     assert from_axis_angle(np.eye(3), 0.5).shape == (3, 4)
+
+
+def test_processes_compile_one_at_a_time() -> None:
+    """Two that filled an empty cache together could leave one in which every process crashed from then on."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with open(controllers.vectors.__file__) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        other = subprocess.Popen([sys.executable, "-c", "import controllers.rotations"], env=environment)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(5.0)
+    assert other.wait() == 0

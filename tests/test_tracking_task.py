@@ -142,7 +142,7 @@ def test_late_actions_reach_the_joints_late_by_whole_physics_steps() -> None:
 def test_robots_begin_on_the_floor_however_far_off_the_motion_they_begin() -> None:
     spread = dataclasses.replace(NONE, start=1.0)
     task = physics(dataclasses.replace(STILL, spread=spread), 64)
-    wanted = np.maximum(task.table.sole_height[task.rows()], 0.0)
+    wanted = np.maximum(task.table.sole_height[task.rows()].min(axis=1), 0.0)
     heights = task.kinematics.soles(task.kinematics.of(task.engine.qpos, task.engine.qvel))[0]
     np.testing.assert_allclose(heights.reshape(64, -1).min(axis=1), wanted, atol=1e-9)
     assert np.abs(task.engine.qpos[:, 7:] - task.table.qpos[task.rows(), 7:]).max() > 0.03
@@ -332,6 +332,24 @@ def test_rewards_are_those_of_hand_worked_errors() -> None:
     speeds = np.array([[[[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]]]])  # one foot, two points
     np.testing.assert_allclose(rewards.slip(np.array([[[True, False]]]), speeds), [2.5])
     np.testing.assert_allclose(rewards.foot_tilt(turn[:, None]), [np.sin(0.4)])
+    soles = np.array([[[0.0, 0.02], [0.5, 0.5]], [[0.0, 0.0], [0.01, 0.02]], [[0.04, 0.05], [0.0, 0.0]]])
+    wanted = np.array([[0.06, 0.01], [0.30, 0.02], [0.06, 0.0]])  # heels and toes above, the motion's lowest here
+    np.testing.assert_allclose(rewards.clearance(soles, wanted, 0.03), [0.0, -1.0 / 3.0, 1.0])
+
+
+def test_who_keeps_a_foot_down_that_the_motion_lifts_is_paid_less_and_the_motion_itself_all() -> None:
+    """The kick, held in each of its states and, beside it, in that in which it begins: both feet on the floor."""
+    task, engine = replay(STILL, 2, clips=[KICK])
+    table, paid = task.table, []
+    for row in range(10, table.length[0] - 1, 10):
+        task.at[:] = row - 1
+        engine.next = table.qpos[[row, 0]], table.qvel[[row, 0]]
+        paid.append(task.step(task.action)[3]["terms"]["clearance"])
+    motion, standing = np.array(paid).T
+    np.testing.assert_allclose(motion, 1.0, atol=1e-3)
+    up = table.sole_height[10:-2:10].max(axis=1) > 0.03
+    np.testing.assert_allclose(standing[up], 0.0, atol=0.05)
+    assert up.sum() == 7  # 1.4 of 6 s
 
 
 def test_tables_hold_their_last_pose_at_rest() -> None:
