@@ -1,5 +1,5 @@
-"""How functions are compiled: with the whole width of the processor's vectors, and by one process at a time. Every
-module that compiles imports this first.
+"""How functions are compiled: with the whole width of the processor's vectors, and generalised ufuncs by one process
+at a time. Every module that compiles imports this first.
 
 LLVM prefers 256 bits on processors that have 512, for the sake of programs that use them rarely; kernels of dense
 arithmetic run up to 2.5 times faster with all 512. numba reads the setting once, when a process compiles its first

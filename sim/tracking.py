@@ -141,7 +141,7 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
         found[step], wanted[step] = now.found.position[:, points], now.wanted.position[:, points]
         qpos[step] = now.qpos
         up[step] = now.soles[0].min(axis=2) > CLEAR
-        should[step] = task.kinematics.soles(now.wanted)[0].min(axis=2) > CLEAR
+        should[step] = now.wanted_height > CLEAR
         pushed[step] = info["pushed"]
         saturated[step] = np.mean(np.abs(now.torque) >= task.torque_limit * limit, axis=1)
         power[step] = np.abs(now.torque * now.qvel[:, 6:]).sum(axis=1)
