@@ -210,6 +210,24 @@ def test_failures_are_remembered_where_they_happen() -> None:
     assert reward[0] < reward[1] - 1.9  # the price of being lost
 
 
+def test_a_raised_foot_may_be_set_down_but_a_standing_one_not_be_raised() -> None:
+    task, engine = replay(STILL, count=2, clips=(KICK,))
+    up = int(task.table.sole_height.max(axis=1).argmax())  # row of the highest foot, 30 cm above the floor
+    down = 5
+    moved = ("right_hip", "right_knee", "right_ankle")
+    leg = [7 + index for index, name in enumerate(ROBOT.joint_names) if name.startswith(moved)]
+    qpos, qvel = task.table.qpos[[up, down]].copy(), np.zeros((2, 29))
+    right = task.ends[1]
+    before = task.kinematics.of(qpos, qvel).position[:, right, 2]
+    qpos[0, leg], qpos[1, leg] = task.table.qpos[down, leg], task.table.qpos[up, leg]
+    raised = task.kinematics.of(qpos, qvel).position[:, right, 2] - before
+    assert raised[0] < -task.config.lost_height and raised[1] > task.config.lost_height
+    task.at[:] = up - 1, down - 1
+    engine.next = qpos, qvel
+    info = task.step(np.zeros((2, 23)))[3]
+    assert info["lost"].tolist() == [False, True]
+
+
 def test_curricula_follow_the_length_of_episodes() -> None:
     config = dataclasses.replace(STILL, penalty=Ramp(0.1, 0.0, 1.0, 0.1), lost_distance=Ramp(0.5, 0.4, 0.6, -0.1))
     task, _ = replay(config, count=2)

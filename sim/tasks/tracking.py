@@ -70,6 +70,7 @@ class Tracking:
         names = self.kinematics.names
         self.tracked = np.array([names.index(name) for name in TRACKED])
         self.ends = np.array([names.index(name) for name in ENDS])
+        self.end_is_foot = np.array(["ankle" in name for name in ENDS])
         self.anchor = names.index(ANCHOR)
         self.anchors = np.array([self.anchor])
         self.points = np.array([index for index, name in enumerate(names) if "wrist" not in name])
@@ -261,9 +262,10 @@ class Tracking:
             return tilted | (now.distance > self.level["lost_distance"]).any(axis=1)
         wanted = rotate(conjugate(now.wanted_qpos[:, 3:7]), down)
         tilted = np.einsum("ni,ni->n", found, wanted) < np.cos(config.lost_angle)
-        height = np.abs(now.found.position[:, self.ends, 2] - now.wanted.position[:, self.ends, 2])
+        above = now.found.position[:, self.ends, 2] - now.wanted.position[:, self.ends, 2]
+        off = np.where(self.end_is_foot, above, np.abs(above))  # who is pushed on one leg may set the other down
         far = now.distance.mean(axis=1) > self.level["lost_distance"]
-        return tilted | far | (height > config.lost_height).any(axis=1)
+        return tilted | far | (off > config.lost_height).any(axis=1)
 
     def _starts(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Clip and step at which new episodes begin: often where episodes failed, or half a second before."""

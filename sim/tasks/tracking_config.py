@@ -170,7 +170,8 @@ class TrackingConfig:
     lost_angle: float = 0.8
     """Angle between the directions of gravity of robot and motion at which an episode ends [rad]."""
     lost_height: float = 0.25
-    """Difference of torso, hand or foot height at which an episode ends [m] (realign)."""
+    """Difference of torso or hand height, or height of a foot above the motion's, at which an episode ends [m]
+    (realign). A foot below the motion's is paid less but ends nothing: setting it down is what saves a kick."""
     soft_limit: Ramp = Ramp(0.95, 0.95, 0.95, 0.0)
     """Share of the joints' ranges, speeds and torques within which nothing is paid."""
     uniform: float = 0.2
