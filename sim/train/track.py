@@ -40,6 +40,7 @@ from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import Ramp, TrackingConfig, robot_of, tracking_spec
 from sim.tracking import LOST
 
+from .imitate import Teachers, imitate
 from .mirror import Mirroring
 from .ranks import Ranks, launch
 from .track_config import TrackConfig
@@ -113,6 +114,10 @@ class Learner:
             device=self.device,
             multi_gpu_cfg=ranks.rsl_rl,
         )
+        # Products of float32 matrices use bfloat16 with AMX alone; a processor that has only AVX-512's is told to.
+        has = torch.cpu.get_capabilities() if self.device == "cpu" else {}
+        self.ppo.use_mixed_precision = config.fast and bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
+        self.teachers = Teachers(config.teachers, len(config.clip), task.spec) if config.teachers else None
         self.average = AveragedModel(actor, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # begins at update 1
         if config.mirror:
             self.ppo.symmetry = Mirroring(task.spec, self.device)  # type: ignore[assignment]
@@ -125,13 +130,15 @@ class Learner:
         arrays = {name: self._tensor(value) for name, value in seen.items()}
         return self._dict(arrays, batch_size=self.task.count)  # type: ignore[arg-type]
 
-    def iterate(self, breaks: Path) -> dict[str, float]:
+    def iterate(self, breaks: Path, imitating: bool = False) -> dict[str, float]:
         """Collect, learn, and say how it went.
 
         Args:
             breaks: Folder for what led to states that are not finite.
+            imitating: Learn what the teachers would have done instead of what was worth most.
         """
         torch, task = self.torch, self.task
+        teachers = self.teachers if imitating else None
         total: dict[str, float] = {}
         ended = lost = 0
         lengths: list[float] = []
@@ -140,6 +147,7 @@ class Learner:
         with torch.inference_mode():
             for _ in range(self.config.steps):
                 actions = self.ppo.act(self.seen)
+                taught = None if teachers is None else teachers.answers(self.seen["actor"].cpu().numpy(), task.clip)
                 seen, reward, done, info = task.step(actions.cpu().numpy())
                 self.seen = self._tensors(seen)
                 extras = {"time_outs": self._tensor(info["timeout"].astype(np.float32))}
@@ -149,6 +157,8 @@ class Learner:
                     self._tensor(done.astype(np.float32)),
                     extras,
                 )
+                if taught is not None:
+                    self.ppo.storage.actions[self.ppo.storage.step - 1] = self._tensor(taught)
                 for name, value in info["terms"].items():
                     total[name] = total.get(name, 0.0) + float(value.mean()) / self.config.steps
                 ended, lost = ended + int(done.sum()), lost + int(info["lost"].sum())
@@ -160,7 +170,7 @@ class Learner:
                 reward_sum += float(reward.mean()) / self.config.steps
             self.ppo.compute_returns(self.seen)
         middle = time.perf_counter()
-        losses = self.ppo.update()
+        losses = self.ppo.update() if teachers is None else imitate(self.ppo, self.config.rate)
         self.average.update_parameters(self.ppo.get_policy())
         end = time.perf_counter()
         self.seen = self._tensors({name: value.cpu().numpy().copy() for name, value in self.seen.items()})
@@ -288,7 +298,8 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
         for iteration in range(begun, config.iterations):
             end = iteration + 1 == config.iterations
             learner.ppo.desired_kl, learner.ppo.entropy_coef = config.annealed(iteration / config.iterations)
-            parts = ranks.gather(learner.iterate(folder / "broken" / (f"rank{ranks.rank}" if ranks.rank else "")))
+            breaks = folder / "broken" / (f"rank{ranks.rank}" if ranks.rank else "")
+            parts = ranks.gather(learner.iterate(breaks, config.imitating(iteration)))
             elapsed = seconds + time.monotonic() - clock
             if run is not None and parts is not None:
                 values = combined(parts)

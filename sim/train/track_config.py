@@ -18,6 +18,12 @@ class TrackConfig:
     """clip.npz to track; several become one policy that tracks all of them."""
     warm_start: str = ""
     """Run folder of a training of the same inputs and layers whose networks this one begins with."""
+    teachers: tuple[str, ...] = ()
+    """policy.onnx to imitate at first, of the same task: one for each clip, in their order, or one for all. A smaller
+    `noise`, such as 0.3, lets the policy stand meanwhile."""
+    imitation: float = 0.5
+    """Share of the updates, the first ones, in which the teachers are imitated, while the critic learns what the states
+    are worth; then PPO goes on without teachers. 1: all."""
     task: TrackingConfig = field(default_factory=TrackingConfig)
     """The task."""
     robots: int = 512
@@ -77,6 +83,10 @@ class TrackConfig:
         left = min((1 - done) / self.anneal, 1.0) if self.anneal else 1.0
         return self.kl * (0.25 + 0.75 * left), self.entropy * left
 
+    def imitating(self, iteration: int) -> bool:
+        """Whether teachers are imitated in that update, counted from 0."""
+        return bool(self.teachers) and iteration < self.imitation * self.iterations
+
     def check(self) -> TrackConfig:
         """Itself with `device` settled, or a ValueError that names the setting."""
         if not self.clip:
@@ -93,6 +103,11 @@ class TrackConfig:
             raise ValueError(f"average is {self.average}; allowed: 0, the last policy alone, up to below 1")
         if not 0 <= self.anneal <= 1:
             raise ValueError(f"anneal is {self.anneal}; allowed: 0 to 1")
+        if not 0 < self.imitation <= 1:
+            raise ValueError(f"imitation is {self.imitation}; allowed: above 0, at most 1")
+        if len(self.teachers) not in (0, 1, len(self.clip)):
+            raise ValueError(f"teachers are {len(self.teachers)}; allowed: none, 1, or one for each of the "
+                             f"{len(self.clip)} clips")  # fmt: skip
         if not 0 < self.gamma < 1:
             raise ValueError(f"gamma is {self.gamma}; allowed: between 0 and 1")
         self.task.check()
