@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from controllers.g1 import gains, revision
 from sim.backends import genesis_engine
 from sim.backends.engine import Engine, EngineName, make_engine
-from sim.backends.mujoco_cpu import MujocoCpu
+from sim.backends.mujoco_cpu import MujocoCpu, with_pairs
 from sim.randomize import NONE, Spread, Worlds, sample
-from sim.robots.g1 import build_model, standing
+from sim.robots.g1 import build_model, build_spec, standing
 
 Array = NDArray[np.floating]
 
@@ -331,6 +331,26 @@ def test_mujoco_gives_the_same_bits_on_one_thread_and_on_two() -> None:
         engine.close()
     for one, two in zip(*found, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_listed_pairs_are_the_contacts_that_mujoco_finds() -> None:
+    """A robot thrown to the floor with its limbs in each other comes to the same states, bit for bit."""
+    spec = build_spec(ROBOT, stiffness=GAINS[0], damping=GAINS[1], timestep=STEP, scenery=False)
+    models, rng = (MODEL, with_pairs(spec)), np.random.default_rng(3)
+    low, touching = ALOFT - np.r_[0, 0, 2.2, np.zeros(MODEL.nq - 3)], set()
+    for _ in range(COUNT):
+        joints, speeds, targets = (rng.uniform(-1, 1, shape) for shape in (len(POSE), MODEL.nv, (40, len(POSE))))
+        found = []
+        for model in models:
+            data = mujoco.MjData(model)
+            data.qpos[:], data.qvel[:] = low + np.r_[np.zeros(7), joints], 2 * speeds
+            for target in targets:
+                data.ctrl[:] = target
+                mujoco.mj_step(model, data)
+                touching |= {0 in model.geom_bodyid[contact.geom] for contact in data.contact}
+            found.append(data.qpos)
+        np.testing.assert_array_equal(*found)
+    assert touching == {True, False}  # the floor, and each other
 
 
 # How far they agree
