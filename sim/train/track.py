@@ -48,6 +48,7 @@ from .track_config import TrackConfig
 Array = NDArray[np.floating]
 
 BREAKS = 20  # files of states that broke; more tell nothing new
+LEAST_RATE = 1e-5  # of learning, to which rsl-rl adapts
 GOLDEN = (32, 2)  # steps and robots of the golden sequences
 ALONE = Ranks()
 
@@ -190,6 +191,14 @@ class Learner:
             **{f"loss.{name}": float(value) for name, value in losses.items()},
         }
 
+    def go_alone(self) -> None:
+        """From imitation to PPO: Adam forgets how small the gradients were at the end of imitation, since with these
+        widths the first updates by PPO would be enormous; the rate begins low and grows as far as `kl` allows."""
+        self.ppo.optimizer.state.clear()
+        self.ppo.learning_rate = LEAST_RATE
+        for group in self.ppo.optimizer.param_groups:
+            group["lr"] = LEAST_RATE
+
     def act(self, obs: NDArray[np.float32]) -> Array:
         """The averaged policy's answers without noise, (N, actions)."""
         with self.torch.inference_mode():
@@ -298,6 +307,8 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
         for iteration in range(begun, config.iterations):
             end = iteration + 1 == config.iterations
             learner.ppo.desired_kl, learner.ppo.entropy_coef = config.annealed(iteration / config.iterations)
+            if iteration and config.imitating(iteration - 1) and not config.imitating(iteration):
+                learner.go_alone()
             breaks = folder / "broken" / (f"rank{ranks.rank}" if ranks.rank else "")
             parts = ranks.gather(learner.iterate(breaks, config.imitating(iteration)))
             elapsed = seconds + time.monotonic() - clock
