@@ -350,9 +350,9 @@ def test_rewards_are_those_of_hand_worked_errors() -> None:
     speeds = np.array([[[[0.0, 3.0, 4.0], [0.0, 0.0, 1.0]]]])  # one foot, two points
     np.testing.assert_allclose(rewards.slip(np.array([[[True, False]]]), speeds), [2.5])
     np.testing.assert_allclose(rewards.foot_tilt(turn[:, None]), [np.sin(0.4)])
-    soles = np.array([[[0.0, 0.02], [0.5, 0.5]], [[0.0, 0.0], [0.01, 0.02]], [[0.04, 0.05], [0.0, 0.0]]])
+    soles = np.array([[[0.0, 0.02], [0.5, 0.5]], [[0.0, 0.0], [0.01, 0.02]], [[0.04, 0.05], [-0.003, 0.0]]])
     wanted = np.array([[0.06, 0.01], [0.30, 0.02], [0.06, 0.0]])  # heels and toes above, the motion's lowest here
-    np.testing.assert_allclose(rewards.clearance(soles, wanted, 0.03), [0.0, -1.0 / 3.0, 1.0])
+    np.testing.assert_allclose(rewards.clearance(soles, wanted, 0.03), [0.0, -1.0 / 3.0, 1.0])  # 3 mm in is standing
 
 
 def test_who_keeps_a_foot_down_that_the_motion_lifts_is_paid_less_and_the_motion_itself_all() -> None:

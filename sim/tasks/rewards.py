@@ -124,7 +124,7 @@ def clearance(height: Array, wanted: Array, enough: float) -> Array:
         height: Of the points of each sole above the floor [m], (N, feet, points); the lowest counts.
         wanted: Of the lowest point of the motion's soles [m], (N, feet).
     """
-    lacking = np.minimum(wanted, enough) - height.min(axis=2)
+    lacking = np.minimum(wanted, enough) - np.maximum(height.min(axis=2), 0.0)  # who stands sinks in by millimetres
     return 1.0 - np.maximum(lacking, 0.0).sum(axis=1) / enough
 
 
