@@ -80,10 +80,8 @@ def imitate(ppo: Any, rate: float) -> dict[str, float]:
     for batch in ppo.storage.mini_batch_generator(ppo.num_mini_batches, ppo.num_learning_epochs):
         if ppo.symmetry:
             ppo.symmetry.augment_batch(batch, batch.observations.batch_size[0])
-        kind = torch.device(ppo.device).type
-        with torch.amp.autocast(device_type=kind, enabled=ppo.use_mixed_precision, dtype=torch.bfloat16):  # type: ignore
-            off = (ppo.actor(batch.observations) - batch.actions).square().mean()
-            value = (ppo.critic(batch.observations) - batch.returns).square().mean()
+        off = (ppo.actor(batch.observations) - batch.actions).square().mean()
+        value = (ppo.critic(batch.observations) - batch.returns).square().mean()
         ppo.optimizer.zero_grad()
         (off + value).backward()
         if ppo.is_multi_gpu:

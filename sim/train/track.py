@@ -82,7 +82,7 @@ class Learner:
         from tensordict import TensorDict
         from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-        from .models import Model
+        from .models import Model, halve, is_half_faster
 
         torch.set_num_threads(1)
         torch.set_float32_matmul_precision("medium" if config.fast else "highest")
@@ -96,6 +96,9 @@ class Learner:
         hidden = list(config.hidden)
         actor = Model(self.seen, groups, "actor", task.spec.action_size, hidden, "elu", True, normal)
         critic = Model(self.seen, groups, "critic", 1, hidden, "elu", True)
+        if config.fast and self.device == "cpu" and is_half_faster():
+            halve(actor)
+            halve(critic)
         with torch.no_grad():  # begin with the motion itself: the first policy answers almost nothing
             last = [module for module in actor.mlp.modules() if isinstance(module, torch.nn.Linear)][-1]
             last.weight.mul_(0.01)
@@ -115,9 +118,6 @@ class Learner:
             device=self.device,
             multi_gpu_cfg=ranks.rsl_rl,
         )
-        # Products of float32 matrices use bfloat16 with AMX alone; a processor that has only AVX-512's is told to.
-        has = torch.cpu.get_capabilities() if self.device == "cpu" else {}
-        self.ppo.use_mixed_precision = config.fast and bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
         self.teachers = Teachers(config.teachers, len(config.clip), task.spec) if config.teachers else None
         self.average = AveragedModel(actor, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # begins at update 1
         if config.mirror:

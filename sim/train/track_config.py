@@ -72,7 +72,8 @@ class TrackConfig:
     judge_every: int = 50
     """Updates between two judgements."""
     fast: bool = True
-    """Multiply matrices in bfloat16 where the processor can (AMX), which is not exact to the last bit of float32."""
+    """Multiply matrices in bfloat16 where the processor can (AMX, AVX-512), which is not exact to the last bit of
+    float32."""
     video: bool = True
     """Write a video of the policy at the end; needs the extra [view] and off-screen drawing, and is left out with a
     line where they are missing."""
