@@ -131,15 +131,15 @@ class Learner:
         arrays = {name: self._tensor(value) for name, value in seen.items()}
         return self._dict(arrays, batch_size=self.task.count)  # type: ignore[arg-type]
 
-    def iterate(self, breaks: Path, imitating: bool = False) -> dict[str, float]:
+    def iterate(self, breaks: Path, teaching: float | None = None) -> dict[str, float]:
         """Collect, learn, and say how it went.
 
         Args:
             breaks: Folder for what led to states that are not finite.
-            imitating: Learn what the teachers would have done instead of what was worth most.
+            teaching: Learn what the teachers would have done, at this rate, instead of what was worth most.
         """
         torch, task = self.torch, self.task
-        teachers = self.teachers if imitating else None
+        teachers = self.teachers if teaching is not None else None
         total: dict[str, float] = {}
         ended = lost = 0
         lengths: list[float] = []
@@ -171,7 +171,7 @@ class Learner:
                 reward_sum += float(reward.mean()) / self.config.steps
             self.ppo.compute_returns(self.seen)
         middle = time.perf_counter()
-        losses = self.ppo.update() if teachers is None else imitate(self.ppo, self.config.rate)
+        losses = self.ppo.update() if teaching is None else imitate(self.ppo, teaching)
         self.average.update_parameters(self.ppo.get_policy())
         end = time.perf_counter()
         self.seen = self._tensors({name: value.cpu().numpy().copy() for name, value in self.seen.items()})
@@ -307,10 +307,11 @@ def _train(ranks: Ranks, folder: Path, config: TrackConfig, run: Run | None) -> 
         for iteration in range(begun, config.iterations):
             end = iteration + 1 == config.iterations
             learner.ppo.desired_kl, learner.ppo.entropy_coef = config.annealed(iteration / config.iterations)
-            if iteration and config.imitating(iteration - 1) and not config.imitating(iteration):
+            teaching = config.teaching_rate(iteration) if config.imitating(iteration) else None
+            if iteration and config.imitating(iteration - 1) and teaching is None:
                 learner.go_alone()
             breaks = folder / "broken" / (f"rank{ranks.rank}" if ranks.rank else "")
-            parts = ranks.gather(learner.iterate(breaks, config.imitating(iteration)))
+            parts = ranks.gather(learner.iterate(breaks, teaching))
             elapsed = seconds + time.monotonic() - clock
             if run is not None and parts is not None:
                 values = combined(parts)

@@ -88,6 +88,10 @@ class TrackConfig:
         """Whether teachers are imitated in that update, counted from 0."""
         return bool(self.teachers) and iteration < self.imitation * self.iterations
 
+    def teaching_rate(self, iteration: int) -> float:
+        """Rate of learning in that update of the imitation: it falls to a tenth, evenly."""
+        return self.rate * (1 - 0.9 * iteration / (self.imitation * self.iterations))
+
     def check(self) -> TrackConfig:
         """Itself with `device` settled, or a ValueError that names the setting."""
         if not self.clip:
