@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from controllers.spec import PolicySpec
+from sim import run as run_module
 from sim.run import Run
 from sim.tasks.tracking_config import TrackingConfig
 
@@ -21,7 +22,7 @@ import torch
 
 from sim.export_mlp import write_mlp
 from sim.train.imitate import Teachers
-from sim.train.track import train_tracking
+from sim.train.track import Learner, train_tracking
 from sim.train.track_config import TrackConfig
 from tests.test_track import CLIP, TINY, metrics, train, weights
 from tests.test_tracking_task import spec_of
@@ -53,18 +54,30 @@ def test_a_pupil_comes_to_answer_as_its_teachers_do(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, clip=(CLIP, STAND), teachers=teachers, imitation=1.0, noise=0.1, mirror=False)
     config = dataclasses.replace(config, robots=64, iterations=30, judge_every=30, hidden=(64,), epochs=4)
     off = [line["loss.imitation"] for line in metrics(train(tmp_path / "run", config))]
-    assert np.mean(off[-5:]) < 0.03
+    assert np.mean(off[-5:]) < 0.07
 
 
-def test_after_its_share_of_the_updates_imitation_ends_and_a_resumed_training_comes_to_the_same(tmp_path: Path) -> None:
+def test_after_its_share_of_the_updates_imitation_ends_and_a_resumed_training_comes_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = dataclasses.replace(TINY, teachers=(constant(tmp_path / "low.onnx", -0.5),), imitation=0.75)
     whole = train(tmp_path / "whole", config)
     assert ["loss.imitation" in line for line in metrics(whole)] == [True, True, True, False]
-    # Stopped while it imitates: of two updates all are within the share.
-    folder = train(tmp_path / "halved", dataclasses.replace(config, iterations=2, imitation=1.0))
-    settings = json.loads((folder / "config.json").read_text())
-    settings["config"] |= {"iterations": 4, "imitation": 0.75}
-    (folder / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(run_module, "CHECKPOINT_PERIOD", 0.0)
+    monkeypatch.setattr(run_module, "WRITING_SHARE", 1.0)
+    iterate, calls = Learner.iterate, []
+
+    def stopped(*arguments: Any) -> dict[str, float]:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return iterate(*arguments)
+
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Learner, "iterate", stopped)
+        train(folder, config)
+    assert len(metrics(folder)) == 2
     with Run.open(folder, "g1-track") as run:
         train_tracking(run, run.config(TrackConfig))
     first, second = weights(whole), weights(folder)
