@@ -199,7 +199,8 @@ def test_the_side_step_that_ships_lifts_the_foot_that_the_motion_lifts(tmp_path:
 
 
 def test_one_policy_tracks_eight_motions(tmp_path: Path) -> None:
-    """Of 200 worlds a motion 98 to 100 % succeed, with E_mpjpe of 11 to 28 mm."""
+    """Of 200 worlds a motion 93 to 100 % succeed, with E_mpjpe of 13 to 33 mm, and with feet in the air at 93 and 98 %
+    of the times at which those of the side step and of the walk are."""
     policy = Path(__file__).parents[1] / "controllers/policies/g1-eight.onnx"
     names = ("squat", "bow", "wave", "reach", "stand", "side_step", "kick", "walk_in_place")
     clips = [STAND.with_name(f"{name}.npz") for name in names]
@@ -209,6 +210,7 @@ def test_one_policy_tracks_eight_motions(tmp_path: Path) -> None:
     assert min(row["success"] for row in rows) >= 0.8
     assert np.mean([row["success"] for row in rows]) >= 0.95
     assert max(row["e_mpjpe"] for row in rows) < 40
+    assert min(rows[names.index(name)]["lifted"] for name in ("side_step", "walk_in_place")) > 0.85
 
 
 @pytest.mark.parametrize(

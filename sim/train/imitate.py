@@ -74,6 +74,7 @@ def imitate(ppo: Any, rate: float) -> dict[str, float]:
     """
     import torch
 
+    ppo.learning_rate = rate
     for group in ppo.optimizer.param_groups:
         group["lr"] = rate
     total, count = np.zeros(2), 0
