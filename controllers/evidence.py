@@ -180,7 +180,7 @@ def played(joints: NDArray[np.integer], times: NDArray[np.floating]) -> MotionSa
         joint_velocity=0.8 * np.cos(beat + 2 * joints),
         quaternion=from_axis_angle([0.3, -0.5, 0.8], np.sin(beat[:, 0])),
         linear_velocity_w=np.sin(beat + np.arange(3)),
-        height=0.8 + 0.1 * np.sin(beat[:, 0]),
+        position_w=np.concatenate([np.sin(beat + np.array([2.0, 4.0])), 0.8 + 0.1 * np.sin(beat)], axis=1),
     )
 
 

@@ -263,7 +263,7 @@ class MotionPlayer:
             joint_velocity=state.joint_velocity,
             quaternion=multiply(self._turn, state.root_quaternion),
             linear_velocity_w=rotate(self._turn, state.root_linear_velocity),
-            height=state.root_position[:, 2],
+            position_w=rotate(self._turn, state.root_position),
         )
 
 

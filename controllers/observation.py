@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import vectors  # noqa: F401 (before anything is compiled)
+from .g1 import RobotError, revision
+from .odometry import LegOdometry
 from .rotations import conjugate, multiply, rotate, to_matrix
 from .spec import ObservationTerm, PolicyError, PolicySpec
 
@@ -68,8 +70,8 @@ class MotionSample:
     """Attitude of the root, body to world, (N, 4)."""
     linear_velocity_w: NDArray[np.floating]
     """Of the root [m/s], (N, 3)."""
-    height: NDArray[np.floating]
-    """Of the root above the floor [m], (N,)."""
+    position_w: NDArray[np.floating]
+    """Of the root, the floor at height zero [m], (N, 3)."""
 
 
 Motions = Callable[[NDArray[np.floating]], MotionSample]
@@ -85,6 +87,7 @@ class _Moment:
     previous_action: NDArray[np.floating]  # (N, A)
     phase: NDArray[np.floating] | None  # (N,), none where no motion is tracked
     motion: MotionSample | None  # at the time that the term asks for; none where none is given
+    position: NDArray[np.floating] | None  # of the root, by odometry, (N, 3); none where no term needs it
 
 
 def _phase(now: _Moment) -> NDArray[np.floating]:
@@ -114,6 +117,11 @@ def _motion_orientation(now: _Moment) -> NDArray[np.floating]:
     return turned[..., :2].reshape(len(turned), 6)
 
 
+def _motion_position(now: _Moment) -> NDArray[np.floating]:
+    assert now.position is not None  # an Observer keeps account of it where a term samples this
+    return rotate(conjugate(now.state.quaternion), _motion(now).position_w - now.position)
+
+
 QUANTITIES: dict[str, Callable[[_Moment], NDArray[np.floating]]] = {
     "previous_action": lambda now: now.previous_action,
     "angular_velocity": lambda now: now.state.angular_velocity_b,
@@ -128,7 +136,8 @@ QUANTITIES: dict[str, Callable[[_Moment], NDArray[np.floating]]] = {
     "motion_orientation": _motion_orientation,
     "motion_gravity": lambda now: rotate(conjugate(_motion(now).quaternion), np.array([0.0, 0.0, -1.0])),
     "motion_velocity": lambda now: rotate(conjugate(_motion(now).quaternion), _motion(now).linear_velocity_w),
-    "motion_height": lambda now: _motion(now).height[:, None],
+    "motion_height": lambda now: _motion(now).position_w[:, 2:],
+    "motion_position": _motion_position,
 }
 """What a term of a policy with joints may sample, each (N, size):
 
@@ -144,6 +153,8 @@ motion_orientation: the motion's root in the measured root's frame, first two co
     takes the heading as known, so align the motion with the robot when it starts (`MotionPlayer.align`).
 motion_gravity, motion_velocity: direction of gravity and velocity [m/s] of the motion, in its own root's frame.
 motion_height: of the motion's root above the floor [m].
+motion_position: the motion's root in the measured root's frame [m], by leg odometry since the reset, when the robot was
+    where its motion was (`controllers.odometry`).
 """
 
 
@@ -186,6 +197,12 @@ class Observer:
         self._scale, self._offset = np.array(spec.action.scale), np.array(spec.action.offset)
         self._aheads = {0.0} | {term.ahead for term in spec.observation}
         self._motion_position: NDArray[np.floating] | None = None  # (N, J) where it was last observed
+        self._odometry = None
+        if any(term.sampled == "motion_position" for term in spec.observation):
+            try:
+                self._odometry = LegOdometry(revision(spec.robot), self.joints.names, batch)
+            except RobotError as error:
+                raise PolicyError(f"policy_spec.observation has motion_position: {error}") from error
         self._past = [np.zeros((batch, term.age + term.history, term.size)) for term in spec.observation]
         self._previous_action = np.empty((batch, spec.action_size))
         self._fresh = np.empty(batch, dtype=bool)  # nothing observed since the reset
@@ -217,10 +234,11 @@ class Observer:
             if motions is not None:
                 at = {ahead: motions(times + ahead) for ahead in self._aheads}
                 self._motion_position = at[0.0].joint_position
+        place = self._odometry and self._located(state, at.get(0.0))
         out = np.empty((batch, self.spec.observation_size), dtype=np.float32)
         begin = 0
         for term, past in zip(self.spec.observation, self._past, strict=True):
-            now = _Moment(self.spec, state, self._previous_action, phase, at.get(term.ahead))
+            now = _Moment(self.spec, state, self._previous_action, phase, at.get(term.ahead), place)
             sample = self._sampled(term, QUANTITIES[term.sampled](now))
             end = begin + term.history * term.size
             repeat, newest_first = term.fill == "first sample", term.order == "newest first"
@@ -245,6 +263,8 @@ class Observer:
         """What later observations depend on, as arrays by name."""
         position = np.empty(0) if self._motion_position is None else self._motion_position
         pasts = {f"past.{index}": past.copy() for index, past in enumerate(self._past)}
+        if self._odometry is not None:
+            pasts |= {"position": self._odometry.position.copy(), "points": self._odometry.points.copy()}
         return pasts | {
             "previous_action": self._previous_action.copy(),
             "fresh": self._fresh.copy(),
@@ -256,8 +276,18 @@ class Observer:
         for index, past in enumerate(self._past):
             past[:] = arrays[f"past.{index}"]
         self._previous_action[:], self._fresh[:] = arrays["previous_action"], arrays["fresh"]
+        if self._odometry is not None:
+            self._odometry.position[:], self._odometry.points[:] = arrays["position"], arrays["points"]
         position = arrays["motion_position"]
         self._motion_position = position.copy() if position.size else None
+
+    def _located(self, state: JointState, motion: MotionSample | None) -> NDArray[np.floating]:
+        """Where the robots are by odometry, (N, 3); those that begin are where their motion is now."""
+        assert self._odometry is not None and self.spec.motion is not None
+        if motion is None:
+            raise PolicyError("the policy observes its motion and there is none; allowed: a clip to play with it")
+        begun = motion.position_w - self.spec.motion.lead * motion.linear_velocity_w
+        return self._odometry.step(state.quaternion, state.joint_position, self._fresh, begun)
 
     def _sampled(self, term: ObservationTerm, sample: NDArray[np.floating]) -> NDArray[np.float64]:
         """The newest sample (N, size) of a term, scaled and clipped."""

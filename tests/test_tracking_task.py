@@ -353,6 +353,9 @@ def test_rewards_are_those_of_hand_worked_errors() -> None:
     soles = np.array([[[0.0, 0.02], [0.5, 0.5]], [[0.0, 0.0], [0.01, 0.02]], [[0.04, 0.05], [-0.003, 0.0]]])
     wanted = np.array([[0.06, 0.01], [0.30, 0.02], [0.06, 0.0]])  # heels and toes above, the motion's lowest here
     np.testing.assert_allclose(rewards.clearance(soles, wanted, 0.03), [0.0, -1.0 / 3.0, 1.0])  # 3 mm in is standing
+    wanted = np.array([[0.0, 0.0], [0.0, 0.06], [0.05, 0.05]])  # the last is a jump
+    soles = np.array([[[0.003, 0.02], [0.004, 0.5]], [[0.0, 0.1], [0.3, 0.3]], [[0.1, 0.1], [0.1, 0.1]]])
+    np.testing.assert_array_equal(rewards.flight(soles, wanted, 0.002), [1.0, 0.0, 0.0])
 
 
 def test_who_keeps_a_foot_down_that_the_motion_lifts_is_paid_less_and_the_motion_itself_all() -> None:

@@ -50,7 +50,7 @@ class MotionTable:
     def sample(self, rows: NDArray[np.integer]) -> MotionSample:
         """What policies observe of these rows (N,)."""
         qpos, qvel = self.qpos[rows], self.qvel[rows]
-        return MotionSample(qpos[:, 7:], qvel[:, 6:], qpos[:, 3:7], qvel[:, :3], qpos[:, 2])
+        return MotionSample(qpos[:, 7:], qvel[:, 6:], qpos[:, 3:7], qvel[:, :3], qpos[:, :3])
 
 
 def make_table(clips: Sequence[Clip], robot: G1, step: float, rest: float) -> MotionTable:

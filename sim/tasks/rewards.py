@@ -128,6 +128,17 @@ def clearance(height: Array, wanted: Array, enough: float) -> Array:
     return 1.0 - np.maximum(lacking, 0.0).sum(axis=1) / enough
 
 
+def flight(height: Array, wanted: Array, least: float) -> Array:
+    """1 where no foot is on the floor although one of the motion's is, else 0, (N,).
+
+    Args:
+        height: Of the points of each sole above the floor [m], (N, feet, points).
+        wanted: Of the lowest point of the motion's soles [m], (N, feet).
+        least: Above which a foot is in the air [m].
+    """
+    return ((height.min(axis=(1, 2)) > least) & (wanted.min(axis=1) <= least)).astype(float)
+
+
 def foot_tilt(quaternion: Array) -> Array:
     """Sum over feet (N, feet, 4) of the sine of the angle between sole and floor."""
     return _foot_tilt(quaternion)  # type: ignore[call-arg]

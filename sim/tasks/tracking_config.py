@@ -82,8 +82,11 @@ class Weights:
     slip: float = -0.2
     """Sum over feet of the mean speed of their points that touch the floor [m/s]."""
     stance: float = -0.5
-    """The same of feet that the motion holds still: without odometry a policy cannot know how far it has drifted, so it
-    should not step where the motion does not, unless it would fall."""
+    """The same of feet that the motion holds still: odometry cannot know all of how far a robot has drifted, so it should
+    not step where the motion does not, unless it would fall."""
+    flight: float = -5.0
+    """Both feet in the air when the motion's are not: who answers a push by hops of both feet at once drifts, and leg
+    odometry does not see it."""
     feet_orientation: float = 0.0
     """ASAP: sum of the sines of the angles between soles and floor."""
     feet_heading: float = 0.0
@@ -117,6 +120,7 @@ ASAP_WEIGHTS = Weights(  # table I; its termination of -200 per second acts for 
     torque=-1e-6,
     slip=-1.0,
     stance=0.0,
+    flight=0.0,
     feet_orientation=-2.0,
     feet_heading=-0.1,
     termination=-4.0,
@@ -155,6 +159,8 @@ class TrackingConfig:
     """Samples of what is measured (realign)."""
     ahead: tuple[float, ...] = (0.2,)
     """Times by which the policy sees the motion's joints in advance [s] (realign)."""
+    odometry: bool = True
+    """Whether it sees how far its motion is away, by leg odometry (realign)."""
     phase: bool = True
     """Whether it sees its time in the motion, as a share (realign)."""
     rest: float = 1.0
@@ -316,6 +322,8 @@ def _realign_terms(config: TrackingConfig, joints: int) -> tuple[ObservationTerm
         ObservationTerm("motion_velocity", 3, "m/s", "body"),
         ObservationTerm("motion_height", 1, "m", "world"),
     ]
+    if config.odometry:
+        terms.append(ObservationTerm("motion_position", 3, "m", "body", clip=1.0))
     for ahead in config.ahead:
         name = f"motion_joint_offset_{ahead:g}s"
         terms.append(ObservationTerm(name, joints, "rad", "none", quantity="motion_joint_offset", ahead=ahead))

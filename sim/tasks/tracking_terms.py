@@ -31,6 +31,7 @@ TRACKED = (  # bodies of the rewards of `realign`: BeyondMimic's, with the hands
 ENDS = ("left_ankle_roll_link", "right_ankle_roll_link", "left_hand", "right_hand", "torso_link")
 ANCHOR = "torso_link"
 CLEARANCE = 0.03  # [m] above which a foot is as good as in the air
+AIRBORNE = 0.002  # [m] above which it does not stand; who stands sinks in by less than a millimetre
 
 
 @dataclass
@@ -147,6 +148,7 @@ PENALTIES: dict[str, Callable[[Step], Array]] = {
     "torque": lambda s: np.einsum("ni,ni->n", s.torque, s.torque),
     "slip": lambda s: rewards.slip(s.soles[0] < 0.0, s.soles[1]),
     "stance": lambda s: rewards.slip(np.broadcast_to(s.held[:, :, None], s.soles[0].shape), s.soles[1]),
+    "flight": lambda s: rewards.flight(s.soles[0], s.wanted_height, AIRBORNE),
     "feet_orientation": lambda s: rewards.foot_tilt(s.found.quaternion[:, s.task.kinematics.feet]),
     "feet_heading": lambda s: np.abs(
         _wrapped(yaw(s.found.quaternion[:, s.task.kinematics.feet]) - yaw(s.qpos[:, None, 3:7]))

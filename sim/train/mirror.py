@@ -27,6 +27,7 @@ SPATIAL = {
     "projected_gravity": VECTOR,
     "motion_orientation": COLUMNS,
     "motion_velocity": VECTOR,
+    "motion_position": VECTOR,
 }
 OF_JOINTS = ("joint_offset", "joint_velocity", "motion_joint_error", "motion_joint_velocity", "motion_joint_offset")
 

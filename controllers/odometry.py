@@ -1,0 +1,142 @@
+"""Where a robot on two legs has got to, from its attitude and the angles of its legs: what stands on the floor stands
+still, so the root moves by as much as the soles' lowest points seem to move the other way.
+
+It drifts where feet slide, and does not see what the robot does while both are in the air. No accelerometer is needed,
+and no state estimator of the robot's maker: nothing but what a policy observes anyway. Bloesch et al. (2012), "State
+estimation for legged robots", is the full filter, of which this is the kinematic part.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from . import vectors  # noqa: F401 (before anything is compiled)
+from .g1 import FOOT_BODIES, G1, SOLE_POINTS, SOLE_RADIUS, RobotError
+
+Array = NDArray[np.floating]
+
+AXES = {"x": 0, "y": 1, "z": 2}
+DEPTH = 0.003
+"""Height [m] above the lowest point of the soles at which another counts e times less: about what the noise of joints
+and attitude makes of points that stand on the same floor."""
+
+
+class LegOdometry:
+    """N robots. `place` where one begins; then `step` once per control step."""
+
+    def __init__(self, robot: G1, joint_names: tuple[str, ...], count: int) -> None:
+        """
+        Args:
+            robot: The revision.
+            joint_names: Order of the joints that are measured; those of both legs are needed (RobotError).
+            count: N.
+        """
+        order = {joint.body: joint for joint in robot.joints}
+        chains = [_chain(robot, foot) for foot in FOOT_BODIES]
+        legs = [[order[name] for name in chain] for chain in chains]
+        missing = [joint.name for leg in legs for joint in leg if joint.name not in joint_names]
+        if missing:
+            raise RobotError(f"leg odometry needs {missing[0]}, which is not among the joints {', '.join(joint_names)}")
+        bodies = [[robot.body(name) for name in chain] for chain in chains]
+        self._offset = np.array([[body.position for body in leg] for leg in bodies])
+        self._turn = np.array([[body.quaternion for body in leg] for leg in bodies])
+        self._joint = np.array([[joint_names.index(joint.name) for joint in leg] for leg in legs])
+        self._axis = np.array([[AXES[joint.axis] for joint in leg] for leg in legs])
+        self._soles = np.array(SOLE_POINTS)
+        self.position = np.zeros((count, 3))
+        """Of the roots in the world [m], (N, 3): two coordinates since the start, and the height above the lowest point
+        of the soles."""
+        self.points = np.zeros((count, len(FOOT_BODIES) * len(SOLE_POINTS), 3))
+        """Of the soles, from the root, in the world's directions [m], (N, points, 3)."""
+
+    def step(self, quaternion: Array, joint_position: Array, fresh: NDArray[np.bool_], start: Array) -> Array:
+        """The positions, (N, 3), which are `self.position`.
+
+        Args:
+            quaternion: Measured attitude of the root, body to world, (N, 4).
+            joint_position: Measured [rad], (N, J).
+            fresh: Which robots begin now, (N,).
+            start: Where these are in the world [m], of which the first two coordinates count, (N, 3).
+        """
+        _step(
+            np.ascontiguousarray(quaternion, dtype=float),
+            np.ascontiguousarray(joint_position, dtype=float),
+            fresh,
+            np.ascontiguousarray(start, dtype=float),
+            self._offset,
+            self._turn,
+            self._joint,
+            self._axis,
+            self._soles,
+            self.points,
+            self.position,
+        )
+        return self.position
+
+
+def _chain(robot: G1, foot: str) -> list[str]:
+    """The bodies from the root, which is not among them, to that foot."""
+    parents = {body.name: body.parent for body in robot.bodies}
+    chain = [foot]
+    while parents[parents[chain[0]]] != "world":
+        chain.insert(0, parents[chain[0]])
+    return chain
+
+
+@numba.njit(cache=True, inline="always")
+def _rotate(w, x, y, z, a, b, c):
+    tx, ty, tz = 2.0 * (y * c - z * b), 2.0 * (z * a - x * c), 2.0 * (x * b - y * a)
+    return a + w * tx + y * tz - z * ty, b + w * ty + z * tx - x * tz, c + w * tz + x * ty - y * tx
+
+
+@numba.njit(cache=True, inline="always")
+def _product(a, b, c, d, e, f, g, h):
+    return (
+        a * e - b * f - c * g - d * h,
+        a * f + b * e + c * h - d * g,
+        a * g - b * h + c * e + d * f,
+        a * h + b * g - c * f + d * e,
+    )
+
+
+@numba.njit(cache=True)
+def _step(attitude, angle, fresh, start, offset, turn, joint, axis, soles, points, position):
+    feet, links = joint.shape
+    count = len(soles)
+    moved = np.empty((feet * count, 2))
+    height = np.empty(feet * count)
+    for n in range(len(attitude)):
+        lowest, low = 1e9, 1e9
+        for f in range(feet):
+            w, x, y, z = attitude[n, 0], attitude[n, 1], attitude[n, 2], attitude[n, 3]
+            px = py = pz = 0.0
+            for k in range(links):
+                ax, ay, az = _rotate(w, x, y, z, offset[f, k, 0], offset[f, k, 1], offset[f, k, 2])
+                px, py, pz = px + ax, py + ay, pz + az
+                w, x, y, z = _product(w, x, y, z, turn[f, k, 0], turn[f, k, 1], turn[f, k, 2], turn[f, k, 3])
+                half = 0.5 * angle[n, joint[f, k]]
+                c, s = np.cos(half), np.sin(half)
+                i = axis[f, k]
+                w, x, y, z = _product(w, x, y, z, c, s if i == 0 else 0.0, s if i == 1 else 0.0, s if i == 2 else 0.0)
+            for p in range(count):
+                ax, ay, az = _rotate(w, x, y, z, soles[p, 0], soles[p, 1], soles[p, 2])
+                ax, ay, az = px + ax, py + ay, pz + az
+                i = f * count + p
+                moved[i, 0], moved[i, 1] = ax - points[n, i, 0], ay - points[n, i, 1]
+                height[i] = 0.5 * (az + points[n, i, 2])  # over both moments
+                points[n, i, 0], points[n, i, 1], points[n, i, 2] = ax, ay, az
+                lowest, low = min(lowest, az), min(low, height[i])
+        if fresh[n]:
+            position[n, 0], position[n, 1] = start[n, 0], start[n, 1]
+        else:
+            total = dx = dy = 0.0
+            for i in range(feet * count):
+                weight = np.exp((low - height[i]) / DEPTH)
+                total += weight
+                dx += weight * moved[i, 0]
+                dy += weight * moved[i, 1]
+            position[n, 0] -= dx / total
+            position[n, 1] -= dy / total
+        position[n, 2] = SOLE_RADIUS - lowest
