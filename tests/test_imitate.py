@@ -13,6 +13,7 @@ import pytest
 
 from controllers.spec import PolicySpec
 from sim import run as run_module
+from sim.randomize import NONE
 from sim.run import Run
 from sim.tasks.tracking_config import TrackingConfig
 
@@ -25,7 +26,7 @@ from sim.train.imitate import Teachers
 from sim.train.track import Learner, train_tracking
 from sim.train.track_config import TrackConfig
 from tests.test_track import CLIP, TINY, metrics, train, weights
-from tests.test_tracking_task import spec_of
+from tests.test_tracking_task import physics, spec_of
 
 STAND = CLIP.replace("bow", "stand")
 SPEC = spec_of(TrackingConfig())
@@ -41,10 +42,33 @@ def constant(path: Path, value: float, spec: PolicySpec = SPEC) -> str:
 
 def test_each_motion_has_its_own_teacher_and_one_may_teach_several(tmp_path: Path) -> None:
     low, high = constant(tmp_path / "low.onnx", -0.5), constant(tmp_path / "high.onnx", 0.25)
-    obs, motion = np.zeros((5, SPEC.observation_size), dtype=np.float32), np.array([2, 0, 1, 1, 0])
-    answers = Teachers((low, high, low), 3, SPEC).answers(obs, motion)
+    task = physics(TrackingConfig(), 5)
+    task.clip[:] = [2, 0, 1, 1, 0]
+    obs = np.zeros((5, SPEC.observation_size), dtype=np.float32)
+    answers = Teachers((low, high, low), 3, SPEC, 5).answers(task, obs)
     np.testing.assert_array_equal(answers, np.tile([[-0.5], [-0.5], [0.25], [0.25], [-0.5]], (1, 23)))
-    np.testing.assert_array_equal(Teachers((high,), 3, SPEC).answers(obs, motion), np.full((5, 23), 0.25))
+    np.testing.assert_array_equal(Teachers((high,), 3, SPEC, 5).answers(task, obs), np.full((5, 23), 0.25))
+
+
+def test_a_teacher_sees_what_its_own_specification_says(tmp_path: Path) -> None:
+    """It answers with the last action that it remembers of the first joint, which is what the pupil did."""
+    spec = spec_of(TrackingConfig(history=2, odometry=False))
+    weights = np.zeros((23, spec.observation_size))
+    weights[0, spec.observation_names.index("previous_action")] = 1.0
+    path = tmp_path / "echo.onnx"
+    write_mlp(path, np.zeros(len(weights[0])), np.ones(len(weights[0])), [(weights, np.zeros(23))], spec,
+              np.zeros((32, 1, len(weights[0]))))  # fmt: skip
+    task = physics(TrackingConfig(spread=NONE), 4)
+    teachers = Teachers((str(path),), 1, SPEC, 4)
+    seen, action = task.observe()["actor"], np.full((4, 23), 0.125, dtype=np.float32)
+    assert teachers.answers(task, seen)[:, 0].tolist() == [0.0] * 4
+    again = Teachers((str(path),), 1, SPEC, 4)
+    again.restore(teachers.state())
+    for one in (teachers, again):
+        one.follow(action, np.array([False, True, False, False]))
+    seen = task.step(action)[0]["actor"]
+    assert teachers.answers(task, seen)[:, 0].tolist() == [0.125, 0.0, 0.125, 0.125]
+    np.testing.assert_array_equal(again.answers(task, seen), again.answers(task, seen))
 
 
 def test_a_pupil_comes_to_answer_as_its_teachers_do(tmp_path: Path) -> None:
@@ -60,7 +84,8 @@ def test_a_pupil_comes_to_answer_as_its_teachers_do(tmp_path: Path) -> None:
 def test_after_its_share_of_the_updates_imitation_ends_and_a_resumed_training_comes_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = dataclasses.replace(TINY, teachers=(constant(tmp_path / "low.onnx", -0.5),), imitation=0.75)
+    other = spec_of(TrackingConfig(history=2, odometry=False))  # which remembers what it has seen
+    config = dataclasses.replace(TINY, teachers=(constant(tmp_path / "low.onnx", -0.5, other),), imitation=0.75)
     whole = train(tmp_path / "whole", config)
     assert ["loss.imitation" in line for line in metrics(whole)] == [True, True, True, False]
     monkeypatch.setattr(run_module, "CHECKPOINT_PERIOD", 0.0)
@@ -91,12 +116,12 @@ def test_after_its_share_of_the_updates_imitation_ends_and_a_resumed_training_co
 
 def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     good = constant(tmp_path / "good.onnx", 0.0)
-    other = constant(tmp_path / "other.onnx", 0.0, spec_of(TrackingConfig(history=2)))
+    other = constant(tmp_path / "other.onnx", 0.0, spec_of(TrackingConfig(base="offset")))
     for change, sentence in (
         ({"teachers": (good, good)}, "teachers are 2; allowed: none, 1, or one for each of the 1 clips"),
         ({"teachers": (good,), "imitation": 0.0}, "imitation is 0.0; allowed: above 0, at most 1"),
     ):
         with pytest.raises(ValueError, match=sentence):
             dataclasses.replace(TINY, **change).check()
-    with pytest.raises(ValueError, match=r"other\.onnx: differs from this training's policy in observation; allowed"):
+    with pytest.raises(ValueError, match=r"other\.onnx: differs from this training's policy in action; allowed"):
         train(tmp_path / "run", dataclasses.replace(TINY, teachers=(other,)))

@@ -302,7 +302,7 @@ def test_what_broke_physics_can_be_done_again(tmp_path: Path) -> None:
 def test_a_clip_that_changed_is_refused(tmp_path: Path) -> None:
     folder = train(tmp_path / "run", dataclasses.replace(TINY, iterations=1))
     (folder / "metrics" / "clips.json").write_text(json.dumps({CLIP: "other"}))
-    with Run.open(folder) as run, pytest.raises(ValueError, match="a clip has changed since the training began"):
+    with Run.open(folder) as run, pytest.raises(ValueError, match="a clip or a teacher has changed since the training"):
         train_tracking(run, TINY)
 
 

@@ -220,9 +220,15 @@ class Tracking:
     def observe(self) -> dict[str, NDArray[np.float32]]:
         """What actor and critic see now; the actor's is measured, the critic's is true."""
         times = self.at * self.table.step
-        actor = self.observer.observe(self._measured(), times, self.motions)
+        self.measured = self._measured()
+        actor = self.observer.observe(self.measured, times, self.motions)
         critic = privileged(self) if self._critic is None else self._critic.observe(self, times)
         return {"actor": actor, "critic": critic}
+
+    def observe_as(self, observer: Observer) -> NDArray[np.float32]:
+        """What a policy with other inputs would have seen in `observe`, (N, inputs); call it after that, once."""
+        self._durations(observer)
+        return observer.observe(self.measured, self.at * self.table.step, self.motions)
 
     # --- what happens within a step
 
@@ -355,7 +361,7 @@ class Tracking:
     # --- what is observed
 
     def _durations(self, observer: Observer) -> None:
-        if self.spec.motion is not None and self.spec.motion.duration is None:
+        if observer.spec.motion is not None and observer.spec.motion.duration is None:
             observer.duration = (self._moving[self.clip]).astype(float)
 
     def motions(self, times: Array) -> MotionSample:

@@ -118,7 +118,9 @@ class Learner:
             device=self.device,
             multi_gpu_cfg=ranks.rsl_rl,
         )
-        self.teachers = Teachers(config.teachers, len(config.clip), task.spec) if config.teachers else None
+        self.teachers = None
+        if config.teachers:
+            self.teachers = Teachers(config.teachers, len(config.clip), task.spec, task.count)
         self.average = AveragedModel(actor, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # begins at update 1
         if config.mirror:
             self.ppo.symmetry = Mirroring(task.spec, self.device)  # type: ignore[assignment]
@@ -148,7 +150,7 @@ class Learner:
         with torch.inference_mode():
             for _ in range(self.config.steps):
                 actions = self.ppo.act(self.seen)
-                taught = None if teachers is None else teachers.answers(self.seen["actor"].cpu().numpy(), task.clip)
+                taught = None if teachers is None else teachers.answers(task, self.seen["actor"].cpu().numpy())
                 seen, reward, done, info = task.step(actions.cpu().numpy())
                 self.seen = self._tensors(seen)
                 extras = {"time_outs": self._tensor(info["timeout"].astype(np.float32))}
@@ -158,7 +160,8 @@ class Learner:
                     self._tensor(done.astype(np.float32)),
                     extras,
                 )
-                if taught is not None:
+                if teachers is not None and taught is not None:
+                    teachers.follow(actions.cpu().numpy(), done)
                     self.ppo.storage.actions[self.ppo.storage.step - 1] = self._tensor(taught)
                 for name, value in info["terms"].items():
                     total[name] = total.get(name, 0.0) + float(value.mean()) / self.config.steps
@@ -220,6 +223,8 @@ class Learner:
             buffer = io.BytesIO()
             self.torch.save(saved, buffer)
             found[name] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+        if self.teachers is not None:
+            found |= {f"teachers.{name}": value for name, value in self.teachers.state().items()}
         if self.device == "cuda":
             found["cuda"] = self.torch.cuda.get_rng_state().numpy()
         found |= {f"seen.{name}": value.cpu().numpy() for name, value in self.seen.items()}
@@ -253,6 +258,8 @@ class Learner:
         self.torch.set_rng_state(self.torch.from_numpy(arrays["torch"].copy()))
         if self.device == "cuda":
             self.torch.cuda.set_rng_state(self.torch.from_numpy(arrays["cuda"].copy()))
+        if self.teachers is not None:
+            self.teachers.restore({n[9:]: v.copy() for n, v in arrays.items() if n.startswith("teachers.")})
         self.seen = self._tensors({n[5:]: v.copy() for n, v in arrays.items() if n.startswith("seen.")})
 
 
@@ -261,9 +268,12 @@ def train_tracking(run: Run, config: TrackConfig) -> None:
     it is closed."""
     config = config.check()
     _, digests = load_clips(config.clip)
+    digests |= digests_of(config.teachers)
     recorded = run.folder / "metrics" / "clips.json"
     if recorded.exists() and json.loads(recorded.read_text()) != digests:
-        raise ValueError(f"{run.folder}: a clip has changed since the training began; allowed: the files as they were")
+        raise ValueError(
+            f"{run.folder}: a clip or a teacher has changed since the training began; allowed: the files as they were"
+        )
     write_json(recorded, digests)
     if config.devices == 1:
         _train(ALONE, run.folder, config, run)
@@ -427,8 +437,12 @@ def replay_breaks(path: Path, config: TrackConfig) -> tuple[Array, Array]:
 
 def load_clips(paths: tuple[str, ...]) -> tuple[list[Clip], dict[str, str]]:
     """The motions in these files, and the files' SHA-256 by path."""
-    clips = [load_clip(Path(path)) for path in paths]
-    return clips, {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+    return [load_clip(Path(path)) for path in paths], digests_of(paths)
+
+
+def digests_of(paths: tuple[str, ...]) -> dict[str, str]:
+    """SHA-256 of these files by path."""
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
 
 
 def training_spec(folder: Path, config: TrackConfig, clips: list[Clip], digests: dict[str, str]) -> PolicySpec:
