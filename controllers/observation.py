@@ -247,6 +247,11 @@ class Observer:
         self._fresh[:] = False
         return out
 
+    @property
+    def position(self) -> NDArray[np.floating] | None:
+        """Where the robots are by leg odometry [m], (N, 3); None where no term needs it."""
+        return None if self._odometry is None else self._odometry.position
+
     def targets(self, action: NDArray[np.floating]) -> NDArray[np.floating]:
         """The joint targets [rad], (N, J), that these actions (N, A) ask for; they become the previous actions."""
         self._previous_action[:] = np.clip(action, *self.spec.action.clip)

@@ -34,9 +34,10 @@ from sim.motions.detect import Choices
 from sim.motions.importers import import_file
 from sim.randomize import NONE, Spread
 from sim.run import facts, progress, write_json
+from sim.tasks.rewards import flight
 from sim.tasks.tracking import Tracking
 from sim.tasks.tracking_config import Ramp, Setting, TrackingConfig
-from sim.tasks.tracking_terms import Step
+from sim.tasks.tracking_terms import AIRBORNE, Step
 from sim.wrap import has_spec, load_foreign, read_spec
 
 WIDE = 160  # columns of a table in a file
@@ -79,6 +80,10 @@ class Flown:
     """Whether a foot was in the air, as 0 or 1, at each time and of each foot that the motion has in the air. Mean
     distances hardly see a step of 6 cm, and a robot that leaves both feet on the floor is hard to throw over. In a clip
     whose feet float (`sim motions repair`) they are always in the air."""
+    hops: float = 0.0
+    """Share of the time with both feet in the air although one of the motion's is on the floor."""
+    odometry: float | None = None
+    """How far leg odometry was off at the end, horizontally [m]; None where the policy does not observe it."""
 
 
 def track(policy: Stepper, clip: Clip, robot: G1, physics_hz: float | None = None) -> Flown:
@@ -129,15 +134,18 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
     found, wanted = np.zeros((2, steps, count, len(points), 3))
     qpos = np.zeros((steps, count, task.engine.qpos.shape[1]))
     up, should = np.zeros((2, steps, count, 2), dtype=bool)
-    saturated, power = np.zeros((2, steps, count))
+    saturated, power, hopping, unseen = np.zeros((4, steps, count))
     pushed = np.zeros((steps, count), dtype=bool)
     kept, upright = np.full((2, count), steps)  # control steps until the robot was lost, and until it fell
     broken = np.zeros(count, dtype=bool)
     h, seen = policy.reset(count), task.observe()
     for step in range(steps):
         action, h = policy.step(seen["actor"], h)
+        if task.observer.position is not None:
+            unseen[step] = np.linalg.norm((task.observer.position - task.engine.qpos[:, :3])[:, :2], axis=1)
         seen, _, _, info = task.step(action)
         now = info["step"]
+        hopping[step] = flight(now.soles[0], now.wanted_height, AIRBORNE)
         found[step], wanted[step] = now.found.position[:, points], now.wanted.position[:, points]
         qpos[step] = now.qpos
         up[step] = now.soles[0].min(axis=2) > CLEAR
@@ -168,6 +176,8 @@ def _tracked(policy: Stepper, task: Tracking) -> list[Flown]:
                 qpos=qpos[:last, robot],
                 recovered=(begin + after < upright[robot]).astype(float),
                 lifted=up[:last, robot][should[:last, robot]].astype(float),
+                hops=float(hopping[:last, robot].mean()) if last else 0.0,
+                odometry=None if task.observer.position is None or not last else float(unseen[last - 1, robot]),
             )
         )
     return flown
@@ -306,7 +316,9 @@ def _judged(path: Path, clip_path: Path, spec: Path | None, setting: Setting, sh
     numbers["recovered"] = [value for one in flown for value in one.recovered]
     numbers["lifted"] = [float(one.lifted.mean()) for one in flown if len(one.lifted)]
     for one in flown:
-        for name, value in (errors(one, rate) | {"saturation": one.saturation, "power": one.power}).items():
+        odometry = None if one.odometry is None else 1000 * one.odometry
+        rest = {"saturation": one.saturation, "power": one.power, "hops": one.hops, "odometry": odometry}
+        for name, value in (errors(one, rate) | rest).items():
             if value is not None:
                 numbers.setdefault(name, []).append(value)
     intervals = {
@@ -334,6 +346,8 @@ NUMBERS = (
     *SHARES,
     "completed",
     "lifted",
+    "hops",
+    "odometry",
     "e_g",
     "e_mpjpe",
     "e_g_bodies",
@@ -355,6 +369,8 @@ def table(content: dict[str, Any]) -> Table:
         "E_acc [mm/f²]": ("e_acc", ".2f"),
         "E_vel [mm/f]": ("e_vel", ".2f"),
         "feet up": ("lifted", ".0%"),
+        "hops": ("hops", ".2%"),
+        "odometry off [mm]": ("odometry", ".0f"),
         "torque at limit": ("saturation", ".2%"),
         "power [W]": ("power", ".0f"),
     }

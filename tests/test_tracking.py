@@ -12,10 +12,11 @@ from controllers.g1 import default_pose, revision
 from controllers.motion import Clip, load_clip, make_clip, save_clip
 from controllers.policy import load_policy
 from controllers.rotations import from_axis_angle, multiply, rotate
+from controllers.spec import Training
 from sim import cli
 from sim.randomize import Spread
 from sim.robots.g1 import build_model, standing, states_of
-from sim.tasks.tracking_config import Setting
+from sim.tasks.tracking_config import Setting, TrackingConfig, tracking_spec
 from sim.tracking import Flown, errors, evaluate_g1_command, track, track_worlds
 from sim.wrap import load_foreign, read_spec
 from tests.shared_data import shared
@@ -121,7 +122,38 @@ def test_a_foot_counts_as_lifted_while_it_is_in_the_air(tmp_path: Path) -> None:
     lifted = track(policy, clip, revision("g1_23dof_asap")).lifted.reshape(-1, 2)
     assert lifted.sum(axis=0).tolist() == [4, 4] and lifted[:4].all()
     assert len(lifted) == 25
-    assert not len(track(policy, motion, revision("g1_23dof_asap")).lifted)
+    standing = track(policy, motion, revision("g1_23dof_asap"))
+    assert not len(standing.lifted)
+    assert standing.hops == 0.0 and track(policy, clip, revision("g1_23dof_asap")).hops == 0.0  # the motion floats too
+
+
+class Jumper:
+    """Answers with the motion; from the tenth control step on it stretches its knees and ankles as hard as it can."""
+
+    def __init__(self, strength: float) -> None:
+        self.spec = tracking_spec(TrackingConfig(), Training("none", 0, "0", {}, "none"), "stand", 8.0, "0")
+        names = self.spec.action.names
+        self._push = np.array([-1.0 if "knee" in n else 1.0 if "ankle_pitch" in n else 0.0 for n in names]) * strength
+        self._steps = 0
+
+    def reset(self, batch: int) -> np.ndarray:
+        return np.zeros((batch, 0), np.float32)
+
+    def step(self, obs: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._steps += 1
+        return np.tile(self._push * (self._steps > 10), (len(obs), 1)).astype(np.float32), h
+
+
+def test_who_hops_when_the_motion_stands_is_seen_and_how_far_odometry_is_off() -> None:
+    clip = load_clip(STAND)
+    place, attitude, joints = (
+        np.repeat(values[:1], 26, axis=0) for values in (clip.root_position, clip.root_quaternion, clip.joint_position)
+    )
+    clip = make_clip(50.0, clip.joint_names, place, attitude, joints)
+    still_one = track(Jumper(0.0), clip, revision("g1_23dof"))
+    assert still_one.hops == 0.0
+    assert still_one.odometry is not None and still_one.odometry < 0.01
+    assert 0.1 < track(Jumper(4.0), clip, revision("g1_23dof")).hops < 0.6
 
 
 def test_a_robot_that_falls_has_not_completed_the_motion(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ class Weights:
     slip: float = -0.2
     """Sum over feet of the mean speed of their points that touch the floor [m/s]."""
     stance: float = -0.5
-    """The same of feet that the motion holds still: odometry cannot know all of how far a robot has drifted, so it should
-    not step where the motion does not, unless it would fall."""
+    """The same of feet that the motion holds still: odometry does not see all of how far a robot has drifted, so it
+    should not step where the motion does not, unless it would fall."""
     flight: float = -5.0
     """Both feet in the air when the motion's are not: who answers a push by hops of both feet at once drifts, and leg
     odometry does not see it."""
