@@ -200,7 +200,7 @@ class Observer:
         self._odometry = None
         if any(term.sampled == "motion_position" for term in spec.observation):
             try:
-                self._odometry = LegOdometry(revision(spec.robot), self.joints.names, batch)
+                self._odometry = LegOdometry(revision(spec.robot), self.joints.names, batch, 1 / spec.rates.control_hz)
             except RobotError as error:
                 raise PolicyError(f"policy_spec.observation has motion_position: {error}") from error
         self._past = [np.zeros((batch, term.age + term.history, term.size)) for term in spec.observation]
@@ -269,7 +269,7 @@ class Observer:
         position = np.empty(0) if self._motion_position is None else self._motion_position
         pasts = {f"past.{index}": past.copy() for index, past in enumerate(self._past)}
         if self._odometry is not None:
-            pasts |= {"position": self._odometry.position.copy(), "points": self._odometry.points.copy()}
+            pasts |= {f"odometry.{name}": value for name, value in self._odometry.state().items()}
         return pasts | {
             "previous_action": self._previous_action.copy(),
             "fresh": self._fresh.copy(),
@@ -282,7 +282,7 @@ class Observer:
             past[:] = arrays[f"past.{index}"]
         self._previous_action[:], self._fresh[:] = arrays["previous_action"], arrays["fresh"]
         if self._odometry is not None:
-            self._odometry.position[:], self._odometry.points[:] = arrays["position"], arrays["points"]
+            self._odometry.restore({n[9:]: value for n, value in arrays.items() if n.startswith("odometry.")})
         position = arrays["motion_position"]
         self._motion_position = position.copy() if position.size else None
 
@@ -292,7 +292,15 @@ class Observer:
         if motion is None:
             raise PolicyError("the policy observes its motion and there is none; allowed: a clip to play with it")
         begun = motion.position_w - self.spec.motion.lead * motion.linear_velocity_w
-        return self._odometry.step(state.quaternion, state.joint_position, self._fresh, begun)
+        return self._odometry.step(
+            state.quaternion,
+            state.angular_velocity_b,
+            state.joint_position,
+            state.joint_velocity,
+            self._fresh,
+            begun,
+            motion.linear_velocity_w,
+        )
 
     def _sampled(self, term: ObservationTerm, sample: NDArray[np.floating]) -> NDArray[np.float64]:
         """The newest sample (N, size) of a term, scaled and clipped."""
