@@ -86,7 +86,7 @@ class Weights:
     should not step where the motion does not, unless it would fall."""
     flight: float = -5.0
     """Both feet in the air when the motion's are not: who answers a push by hops of both feet at once drifts, and leg
-    odometry does not see it."""
+    odometry can only guess how far."""
     feet_orientation: float = 0.0
     """ASAP: sum of the sines of the angles between soles and floor."""
     feet_heading: float = 0.0
