@@ -125,3 +125,5 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             dataclasses.replace(TINY, **change).check()
     with pytest.raises(ValueError, match=r"other\.onnx: differs from this training's policy in action; allowed"):
         train(tmp_path / "run", dataclasses.replace(TINY, teachers=(other,)))
+    with pytest.raises(ValueError, match=r"none\.onnx: no such file"):
+        train(tmp_path / "other", dataclasses.replace(TINY, teachers=(str(tmp_path / "none.onnx"),)))

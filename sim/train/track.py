@@ -441,7 +441,10 @@ def load_clips(paths: tuple[str, ...]) -> tuple[list[Clip], dict[str, str]]:
 
 
 def digests_of(paths: tuple[str, ...]) -> dict[str, str]:
-    """SHA-256 of these files by path."""
+    """SHA-256 of these files by path. Raises ValueError where there is none."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise ValueError(f"{path}: no such file")
     return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
 
 
