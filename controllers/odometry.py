@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from . import vectors  # noqa: F401 (before anything is compiled)
 from .g1 import FOOT_BODIES, G1, SOLE_POINTS, SOLE_RADIUS, RobotError
+from .scalar_rotations import AXES, product, rotate
 
 Array = NDArray[np.floating]
 
-AXES = {"x": 0, "y": 1, "z": 2}
 DEPTH = 0.003
 """Height [m] above the lowest point of the soles at which another counts e times less: about what the noise of joints
 and attitude makes of points that stand on the same floor."""
@@ -33,7 +33,7 @@ SETTLE = 0.2
 
 
 class LegOdometry:
-    """N robots. `place` where one begins; then `step` once per control step."""
+    """N robots. Call `step` once per control step; it places those that begin."""
 
     def __init__(self, robot: G1, joint_names: tuple[str, ...], count: int, period: float) -> None:
         """
@@ -128,22 +128,6 @@ def _chain(robot: G1, foot: str) -> list[str]:
     return chain
 
 
-@numba.njit(cache=True, inline="always")
-def _rotate(w, x, y, z, a, b, c):
-    tx, ty, tz = 2.0 * (y * c - z * b), 2.0 * (z * a - x * c), 2.0 * (x * b - y * a)
-    return a + w * tx + y * tz - z * ty, b + w * ty + z * tx - x * tz, c + w * tz + x * ty - y * tx
-
-
-@numba.njit(cache=True, inline="always")
-def _product(a, b, c, d, e, f, g, h):
-    return (
-        a * e - b * f - c * g - d * h,
-        a * f + b * e + c * h - d * g,
-        a * g - b * h + c * e + d * f,
-        a * h + b * g - c * f + d * e,
-    )
-
-
 @numba.njit(cache=True)
 def _step(
     attitude,
@@ -173,21 +157,21 @@ def _step(
         lowest, low = 1e9, 1e9
         for f in range(feet):
             w, x, y, z = attitude[n, 0], attitude[n, 1], attitude[n, 2], attitude[n, 3]
-            ox, oy, oz = _rotate(w, x, y, z, gyro[n, 0], gyro[n, 1], gyro[n, 2])
+            ox, oy, oz = rotate(w, x, y, z, gyro[n, 0], gyro[n, 1], gyro[n, 2])
             px = py = pz = vx = vy = 0.0
             for k in range(links):
-                ax, ay, az = _rotate(w, x, y, z, offset[f, k, 0], offset[f, k, 1], offset[f, k, 2])
+                ax, ay, az = rotate(w, x, y, z, offset[f, k, 0], offset[f, k, 1], offset[f, k, 2])
                 px, py, pz = px + ax, py + ay, pz + az
                 vx, vy = vx + oy * az - oz * ay, vy + oz * ax - ox * az
-                w, x, y, z = _product(w, x, y, z, turn[f, k, 0], turn[f, k, 1], turn[f, k, 2], turn[f, k, 3])
+                w, x, y, z = product(w, x, y, z, turn[f, k, 0], turn[f, k, 1], turn[f, k, 2], turn[f, k, 3])
                 j, i = joint[f, k], axis[f, k]
                 bx, by, bz = 1.0 if i == 0 else 0.0, 1.0 if i == 1 else 0.0, 1.0 if i == 2 else 0.0
-                ux, uy, uz = _rotate(w, x, y, z, bx, by, bz)
+                ux, uy, uz = rotate(w, x, y, z, bx, by, bz)
                 ox, oy, oz = ox + rate[n, j] * ux, oy + rate[n, j] * uy, oz + rate[n, j] * uz
                 c, s = np.cos(0.5 * angle[n, j]), np.sin(0.5 * angle[n, j])
-                w, x, y, z = _product(w, x, y, z, c, s * bx, s * by, s * bz)
+                w, x, y, z = product(w, x, y, z, c, s * bx, s * by, s * bz)
             for p in range(count):
-                ax, ay, az = _rotate(w, x, y, z, soles[p, 0], soles[p, 1], soles[p, 2])
+                ax, ay, az = rotate(w, x, y, z, soles[p, 0], soles[p, 1], soles[p, 2])
                 i = f * count + p
                 speed[i, 0], speed[i, 1] = vx + oy * az - oz * ay, vy + oz * ax - ox * az
                 ax, ay, az = px + ax, py + ay, pz + az

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 import controllers.vectors  # noqa: F401 (before anything is compiled)
 from controllers.g1 import FOOT_BODIES, G1, KEY_POINTS, SOLE_POINTS, SOLE_RADIUS
+from controllers.scalar_rotations import AXES, product, rotate
 
 Array = NDArray[np.floating]
-
-AXES = {"x": 0, "y": 1, "z": 2}
 
 
 @dataclass(frozen=True)
@@ -85,22 +84,6 @@ class Kinematics:
         )
 
 
-@numba.njit(cache=True, inline="always")
-def _rotate(w, x, y, z, a, b, c):
-    tx, ty, tz = 2.0 * (y * c - z * b), 2.0 * (z * a - x * c), 2.0 * (x * b - y * a)
-    return a + w * tx + y * tz - z * ty, b + w * ty + z * tx - x * tz, c + w * tz + x * ty - y * tx
-
-
-@numba.njit(cache=True, inline="always")
-def _product(a, b, c, d, e, f, g, h):
-    return (
-        a * e - b * f - c * g - d * h,
-        a * f + b * e + c * h - d * g,
-        a * g - b * h + c * e + d * f,
-        a * h + b * g - c * f + d * e,
-    )
-
-
 @numba.njit(cache=True, nogil=True)
 def _forward(qpos, qvel, parent, offset, turn, joint, axis, position, quaternion, linear, angular):
     for n in range(len(qpos)):
@@ -110,13 +93,13 @@ def _forward(qpos, qvel, parent, offset, turn, joint, axis, position, quaternion
                 w, x, y, z = qpos[n, 3], qpos[n, 4], qpos[n, 5], qpos[n, 6]
                 length = 1.0 / np.sqrt(w * w + x * x + y * y + z * z)
                 w, x, y, z = w * length, x * length, y * length, z * length
-                ox, oy, oz = _rotate(w, x, y, z, qvel[n, 3], qvel[n, 4], qvel[n, 5])
+                ox, oy, oz = rotate(w, x, y, z, qvel[n, 3], qvel[n, 4], qvel[n, 5])
                 for i in range(3):
                     position[n, b, i] = qpos[n, i]
                     linear[n, b, i] = qvel[n, i]
             else:
                 pw, px, py, pz = quaternion[n, p, 0], quaternion[n, p, 1], quaternion[n, p, 2], quaternion[n, p, 3]
-                ax, ay, az = _rotate(pw, px, py, pz, offset[b, 0], offset[b, 1], offset[b, 2])
+                ax, ay, az = rotate(pw, px, py, pz, offset[b, 0], offset[b, 1], offset[b, 2])
                 ox, oy, oz = angular[n, p, 0], angular[n, p, 1], angular[n, p, 2]
                 position[n, b, 0] = position[n, p, 0] + ax
                 position[n, b, 1] = position[n, p, 1] + ay
@@ -124,7 +107,7 @@ def _forward(qpos, qvel, parent, offset, turn, joint, axis, position, quaternion
                 linear[n, b, 0] = linear[n, p, 0] + oy * az - oz * ay
                 linear[n, b, 1] = linear[n, p, 1] + oz * ax - ox * az
                 linear[n, b, 2] = linear[n, p, 2] + ox * ay - oy * ax
-                w, x, y, z = _product(pw, px, py, pz, turn[b, 0], turn[b, 1], turn[b, 2], turn[b, 3])
+                w, x, y, z = product(pw, px, py, pz, turn[b, 0], turn[b, 1], turn[b, 2], turn[b, 3])
                 j = joint[b]
                 if j >= 0:
                     half = 0.5 * qpos[n, 7 + j]
@@ -133,12 +116,12 @@ def _forward(qpos, qvel, parent, offset, turn, joint, axis, position, quaternion
                     jx = s if i == 0 else 0.0
                     jy = s if i == 1 else 0.0
                     jz = s if i == 2 else 0.0
-                    w, x, y, z = _product(w, x, y, z, c, jx, jy, jz)
+                    w, x, y, z = product(w, x, y, z, c, jx, jy, jz)
                     rate = qvel[n, 6 + j]
                     ux = 1.0 if i == 0 else 0.0
                     uy = 1.0 if i == 1 else 0.0
                     uz = 1.0 if i == 2 else 0.0
-                    ux, uy, uz = _rotate(w, x, y, z, ux, uy, uz)
+                    ux, uy, uz = rotate(w, x, y, z, ux, uy, uz)
                     ox, oy, oz = ox + rate * ux, oy + rate * uy, oz + rate * uz
             quaternion[n, b, 0], quaternion[n, b, 1], quaternion[n, b, 2], quaternion[n, b, 3] = w, x, y, z
             angular[n, b, 0], angular[n, b, 1], angular[n, b, 2] = ox, oy, oz
@@ -153,7 +136,7 @@ def _soles(position, quaternion, linear, angular, points, radius):
             w, x, y, z = quaternion[n, f, 0], quaternion[n, f, 1], quaternion[n, f, 2], quaternion[n, f, 3]
             ox, oy, oz = angular[n, f, 0], angular[n, f, 1], angular[n, f, 2]
             for s in range(spheres):
-                ax, ay, az = _rotate(w, x, y, z, points[s, 0], points[s, 1], points[s, 2])
+                ax, ay, az = rotate(w, x, y, z, points[s, 0], points[s, 1], points[s, 2])
                 height[n, f, s] = position[n, f, 2] + az - radius
                 velocity[n, f, s, 0] = linear[n, f, 0] + oy * az - oz * ay
                 velocity[n, f, s, 1] = linear[n, f, 1] + oz * ax - ox * az
