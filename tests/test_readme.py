@@ -1,4 +1,5 @@
-"""What the README and the Makefile tell people to type is understood, and what they point to is there."""
+"""What the README, the notes on tracking and the Makefile tell people to type is understood, and what they point to is
+there."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from firmware_export.cli import C, export_c
 
 ROOT = Path(__file__).parent.parent
 README, MAKEFILE = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+NOTES = (ROOT / "sim" / "tasks" / "TRACKING.md").read_text()
 MADE = ("runs/", "build/", ".venv/")  # what commands make
 
 
@@ -29,7 +31,7 @@ def typed() -> list[str]:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     lines += re.findall(r"^    (make .*)$", README, re.MULTILINE)
     programs = ("make ", "sim ", "deploy ", "firmware-export ")
-    lines += [text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(programs) and " -" in text]
+    lines += [text for text in re.findall(r"`([^`\n]+)`", README + NOTES) if text.startswith(programs) and " -" in text]
     return [line for line in lines if line.strip()]
 
 
@@ -91,7 +93,7 @@ def test_a_command_that_does_not_exist_is_not_understood(capsys: pytest.CaptureF
 
 def test_every_path_in_the_readme_exists() -> None:
     shell = [word for block in blocks("sh") for word in block.split()]
-    quoted = re.findall(r"`([^`\s]+)`", README) + re.findall(r"\]\(([^)\s]+)\)", README)
+    quoted = re.findall(r"`([^`\s]+)`", README + NOTES) + re.findall(r"\]\(([^)\s]+)\)", README)
     code = re.findall(r"\"([^\"\s]+/[^\"\s]+)\"", "".join(blocks("python")))
     paths = {word for word in (*shell, *quoted, *code) if re.fullmatch(r"[\w.-]+/[\w./-]*|[A-Z]+(?:\.md)?", word)}
     assert len(paths) > 5
@@ -128,6 +130,6 @@ def test_the_c_example_compiles(code: str, tmp_path: Path) -> None:
 
 
 def test_text_that_people_read_keeps_to_the_line_length() -> None:
-    for name in ("README.md", "CHANGELOG.md"):
+    for name in ("README.md", "CHANGELOG.md", "sim/tasks/TRACKING.md"):
         long = [line for line in (ROOT / name).read_text().splitlines() if len(line) > 120 and not line.startswith("|")]
         assert not long, f"{name}: {long[0]}"
