@@ -279,11 +279,12 @@ def test_a_task_goes_on_from_its_state_as_if_it_had_never_stopped() -> None:
             np.testing.assert_array_equal(done, other_done)
 
 
-def test_a_state_that_is_not_finite_ends_one_episode_and_is_kept() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39], ids=str)
+def test_a_state_that_is_not_finite_or_diverges_ends_one_episode_and_is_kept(value: float) -> None:
     task, engine = replay(STILL, count=3)
     engine.next = task.table.qpos[task.rows()].copy(), task.table.qvel[task.rows()].copy()
     before = engine.qpos.copy()
-    engine.next[0][1, 9] = np.nan
+    engine.next[1][1, 9] = value
     seen, reward, done, info = task.step(np.zeros((3, 23)))
     assert (info["broken"].tolist(), done.tolist()) == ([False, True, False], [False, True, False])
     assert np.isfinite(seen["actor"]).all() and np.isfinite(reward).all()

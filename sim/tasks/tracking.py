@@ -34,6 +34,7 @@ Array = NDArray[np.floating]
 
 BIN = 25  # control steps per bin of the failures
 FORGET = 0.999  # share of a bin's failures that is left after a step in which an episode ended
+DIVERGED = 1e4  # [m, rad, per s] no robot gets there; physics that diverges passes it before it is not finite
 RENEWED = 4  # robots at most that come into new worlds at a control step: each costs MuJoCo 0.1 ms of constants
 SMOOTH = 1e4  # episodes that the running mean of their length goes over (ASAP)
 WORLDS = dataclasses.fields(Worlds)
@@ -164,10 +165,11 @@ class Tracking:
 
         Returns:
             The next observations (`actor` and `critic`), rewards (N,), which episodes ended (N,), and facts of this
-            step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite), `breaks` (what led to
-            such states, or None), `terms` (each reward per second, (N,)), `distance` (N, points), `length`, `clip` and
-            `at` of the episodes, who was pushed at its end (`pushed`, (N,)), and the `step` itself, with its `found`
-            unless `from_start` already that of the next episode where one began (a copy costs time).
+            step: `timeout` (ended because the motion did), `lost`, `broken` (state not finite, or `DIVERGED`), `breaks`
+            (what led to such states, or None), `terms` (each reward per second, (N,)), `distance` (N, points),
+            `length`, `clip` and `at` of the episodes, who was pushed at its end (`pushed`, (N,)), and the `step`
+            itself, with its `found` unless `from_start` already that of the next episode where one began (a copy costs
+            time).
         """
         config, engine = self.config, self.engine
         targets = np.array(self._targets)
@@ -182,7 +184,8 @@ class Tracking:
         self.at += 1
 
         rows = self.rows()
-        broken = ~(np.isfinite(engine.qpos).all(axis=1) & np.isfinite(engine.qvel).all(axis=1))
+        sane = [(np.abs(state) < DIVERGED).all(axis=1) for state in (engine.qpos, engine.qvel)]  # NaN is not, either
+        broken = ~(sane[0] & sane[1])
         breaks: dict[str, np.ndarray] | None = None
         if broken.any():
             bad = np.flatnonzero(broken)
