@@ -191,6 +191,16 @@ def test_who_is_thrown_over_has_not_recovered_and_who_is_nudged_has(tmp_path: Pa
         assert row["intervals"]["recovered"]["count"] >= 8
 
 
+def test_the_standing_policy_steps_where_it_used_to_hop_and_stays_near_its_place(tmp_path: Path) -> None:
+    """Of 200 worlds with pushes of 0.5 m/s all are up after them, 97 % stay within half a metre, and both feet are in
+    the air for 0.14 % of the time."""
+    policy = Path(__file__).parents[1] / "controllers/policies/g1-stand.onnx"
+    setting = Setting(worlds=32, push_least=1.0)
+    (row,) = evaluate_g1_command([policy], [STAND], tmp_path / "eval.json", setting=setting)["results"]
+    assert row["recovered"] == 1.0 and row["success"] >= 0.9
+    assert row["hops"] < 0.005
+
+
 def test_the_standing_policy_goes_on_standing_when_its_motion_is_over() -> None:
     root = Path(__file__).parents[1]
     policy, short = load_policy(root / "controllers/policies/g1-stand.onnx"), load_clip(STAND)
@@ -205,29 +215,30 @@ def test_the_standing_policy_goes_on_standing_when_its_motion_is_over() -> None:
         assert robot.completed == 1.0 and len(robot.recovered) >= 5 and robot.recovered.all()
 
 
-def test_the_kick_that_ships_has_its_foot_in_the_air_for_half_of_the_motions_time_and_rises_two_thirds() -> None:
-    """Of 64 worlds the median is 0.86 s and 24 cm; the motion's foot is up for 1.42 s and rises by 30 cm."""
+def test_the_kick_that_ships_has_its_foot_in_the_air_when_the_motion_has() -> None:
+    """Of 400 worlds 98 % succeed, with the foot in the air at 79 % of the times at which the motion's is; of 64 the
+    median rise is 24 of 30 cm."""
     root = Path(__file__).parents[1]
     policy, clip = load_policy(root / "controllers/policies/g1-kick.onnx"), load_clip(STAND.with_name("kick.npz"))
     robots = track_worlds(policy, clip, revision(policy.spec.robot), worlds=64, spread=Spread(push_speed=0.3))
     wanted = robots[0].reference_w[:, :, 2]
     low = np.flatnonzero(wanted[0] < 0.1)  # points of the feet
     foot = low[np.argmax(np.ptp(wanted[:, low], axis=0))]
-    heights = [robot.points_w[:, foot, 2] - robot.points_w[0, foot, 2] for robot in robots]
-    up = 0.02 * np.array([np.sum(height > 0.03) for height in [wanted[:, foot] - wanted[0, foot], *heights]])
-    assert up[0] == pytest.approx(1.42) and np.ptp(wanted[:, foot]) == pytest.approx(0.30, abs=0.01)
-    assert np.median(up[1:]) > up[0] / 2
-    assert np.median([height.max() for height in heights]) > 0.2
+    rises = [np.max(robot.points_w[:, foot, 2] - robot.points_w[0, foot, 2]) for robot in robots]
+    assert np.ptp(wanted[:, foot]) == pytest.approx(0.30, abs=0.01)
+    assert np.median(rises) > 0.2
+    assert np.mean([robot.lifted.mean() for robot in robots]) > 0.7
+    assert np.mean([robot.completed == 1.0 for robot in robots]) > 0.9
 
 
 def test_the_side_step_that_ships_lifts_the_foot_that_the_motion_lifts(tmp_path: Path) -> None:
-    """Of 200 worlds 98 % succeed, with feet in the air at 94 % of the times at which the motion's are."""
+    """Of 400 worlds all succeed, with feet in the air at 96 % of the times at which the motion's are."""
     policy = Path(__file__).parents[1] / "controllers/policies/g1-side-step.onnx"
     setting = Setting(worlds=32, push=0.3)
     content = evaluate_g1_command([policy], [STAND.with_name("side_step.npz")], tmp_path / "x.json", setting=setting)
     (row,) = content["results"]
-    assert row["success"] >= 0.9
-    assert row["lifted"] > 0.85
+    assert row["success"] >= 0.95
+    assert row["lifted"] > 0.9
 
 
 def test_one_policy_tracks_eight_motions(tmp_path: Path) -> None:
