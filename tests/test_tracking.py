@@ -191,7 +191,7 @@ def test_who_is_thrown_over_has_not_recovered_and_who_is_nudged_has(tmp_path: Pa
         assert row["intervals"]["recovered"]["count"] >= 8
 
 
-def test_the_standing_policy_steps_where_it_used_to_hop_and_stays_near_its_place(tmp_path: Path) -> None:
+def test_the_standing_policy_hardly_hops_when_pushed_and_stays_near_its_place(tmp_path: Path) -> None:
     """Of 200 worlds with pushes of 0.5 m/s all are up after them, 97 % stay within half a metre, and both feet are in
     the air for 0.14 % of the time."""
     policy = Path(__file__).parents[1] / "controllers/policies/g1-stand.onnx"
